@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+// snnfast._core: the CPU backend for Python. Tensors cross as pointers and sizes, which snnfast.backends has checked;
+// nothing here knows torch, so one build serves every torch release.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <cmath>
+#include <optional>
+
+#include "cpu/dispatch.h"
+#include "cpu/plan.h"
+#include "cpu/thread_pool.h"
+
+namespace py = pybind11;
+using namespace snnfast;
+
+namespace {
+
+using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+// Work (see Plan::work) from which on other Python threads may run meanwhile, and signals are looked at.
+constexpr double kReleaseWork = 2e4;
+constexpr auto kSignalInterval = std::chrono::milliseconds(20);
+
+template <class T>
+T* pointer(uint64_t address) {
+  return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
+}
+
+template <class T>
+std::vector<T*> pointers(const std::vector<uint64_t>& addresses) {
+  std::vector<T*> list;
+  for (uint64_t a : addresses) list.push_back(pointer<T>(a));
+  return list;
+}
+
+// Looks for Ctrl-C every 20 ms, on the thread that called, while the interpreter's lock is released.
+class SignalWatch {
+ public:
+  Interrupt interrupt() { return {poll, this}; }
+  bool raised() const { return raised_; }
+
+ private:
+  static bool poll(void* context) {
+    SignalWatch& watch = *static_cast<SignalWatch*>(context);
+    if (watch.raised_) return true;
+    const auto now = std::chrono::steady_clock::now();
+    if (now < watch.next_) return false;
+    py::gil_scoped_acquire hold;
+    watch.raised_ = PyErr_CheckSignals() != 0;
+    watch.next_ = std::chrono::steady_clock::now() + kSignalInterval;
+    return watch.raised_;
+  }
+  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + kSignalInterval;
+  bool raised_ = false;
+};
+
+const Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
+
+// Call `f(interrupt)`, which returns false if it was interrupted. Long work runs without the interpreter's lock.
+template <class F>
+void run_interruptible(double work, F&& f) {
+  if (work < kReleaseWork) {
+    f(kNoInterrupt);
+    return;
+  }
+  SignalWatch watch;
+  bool finished = true;
+  {
+    py::gil_scoped_release release;
+    finished = f(watch.interrupt());
+  }
+  if (!finished && watch.raised()) throw py::error_already_set();
+}
+
+void check_finite(const float* x, int64_t batch, int64_t n) {
+  // The sum of x - x is 0 exactly if every x is finite; a plain loop the compiler can vectorise.
+  float sum = 0.0f;
+  for (int64_t i = 0; i < batch * n; ++i) sum += x[i] - x[i];
+  if (sum == 0.0f) return;
+  for (int64_t i = 0; i < batch * n; ++i) {
+    if (std::isfinite(x[i])) continue;
+    const char* value = std::isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";
+    throw py::value_error("observations must be finite, got " + std::string(value) + " at sample " +
+                          std::to_string(i / n) + ", feature " + std::to_string(i % n));
+  }
+}
+
+template <class E>
+E choose(const char* name, const std::string& value, std::initializer_list<std::pair<const char*, E>> choices) {
+  std::string known;
+  for (const auto& [text, code] : choices) {
+    if (value == text) return code;
+    known += (known.empty() ? "'" : ", '") + std::string(text) + "'";
+  }
+  throw py::value_error(std::string(name) + " must be one of " + known + ", got '" + value + "'");
+}
+
+const Kernels& choose_kernels(const std::optional<std::string>& isa) {
+  return isa ? kernels_for(*isa) : default_kernels();
+}
+
+std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::vector<std::optional<Array>>& biases,
+                                double alpha, double beta, double threshold, double initial_membrane,
+                                const std::string& reset, const std::string& order, int64_t timesteps,
+                                const std::string& encoding, const std::string& decoding, bool split_inputs,
+                                bool bias_input, const std::optional<std::string>& isa) {
+  require(biases.size() == weights.size(), "biases must have one entry per layer");
+  NetworkSpec spec;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    require(weights[i].ndim() == 2, "weights must have two dimensions");
+    LayerSpec layer;
+    layer.n_out = weights[i].shape(0);
+    layer.n_in = weights[i].shape(1);
+    layer.weights.assign(weights[i].data(), weights[i].data() + weights[i].size());
+    if (biases[i]) layer.bias.assign(biases[i]->data(), biases[i]->data() + biases[i]->size());
+    spec.layers.push_back(std::move(layer));
+  }
+  spec.neuron.alpha = static_cast<float>(alpha);
+  spec.neuron.beta = static_cast<float>(beta);
+  spec.neuron.threshold = static_cast<float>(threshold);
+  spec.neuron.initial_membrane = static_cast<float>(initial_membrane);
+  spec.neuron.reset_to_zero = choose<bool>("reset", reset, {{"subtraction", false}, {"zero", true}});
+  spec.neuron.delayed = choose<bool>("order", order, {{"immediate", false}, {"delayed", true}});
+  spec.timesteps = timesteps;
+  spec.encoding = choose<Encoding>("encoding", encoding,
+                                   {{"constant", Encoding::constant},
+                                    {"equidistant", Encoding::equidistant},
+                                    {"poisson", Encoding::poisson}});
+  spec.decoding = choose<Decoding>("decoding", decoding,
+                                   {{"potential", Decoding::potential},
+                                    {"mean_potential", Decoding::mean_potential},
+                                    {"spikes", Decoding::spikes},
+                                    {"first_spike", Decoding::first_spike}});
+  spec.split_inputs = split_inputs;
+  spec.bias_input = bias_input;
+  return std::make_unique<Plan>(spec, choose_kernels(isa));
+}
+
+void run_request(const Plan& plan, const Request& request) {
+  require(request.batch >= 0, "batch must be at least 0");
+  check_finite(request.observations, request.batch, plan.n_in());
+  run_interruptible(plan.work(request.batch),
+                    [&](const Interrupt& interrupt) { return plan.run(request, interrupt); });
+}
+
+void plan_run(const Plan& plan, uint64_t observations, int64_t batch, uint64_t output, uint64_t seed,
+              uint64_t first_sample) {
+  Request request{};
+  request.observations = pointer<const float>(observations);
+  request.batch = batch;
+  request.seed = seed;
+  request.first_sample = first_sample;
+  request.output = pointer<float>(output);
+  run_request(plan, request);
+}
+
+void plan_simulate(const Plan& plan, uint64_t observations, int64_t batch, uint64_t output, uint64_t seed,
+                   uint64_t first_sample, const std::vector<uint64_t>& spike_counts, uint64_t input_counts,
+                   const std::vector<uint64_t>& spikes, const std::vector<uint64_t>& potentials) {
+  const auto spiking = static_cast<size_t>(plan.spiking_layers()), layers = static_cast<size_t>(plan.n_layers());
+  require(spike_counts.size() == spiking, "spike_counts must have one address per spiking layer");
+  require(spikes.empty() || spikes.size() == spiking, "spikes must have one address per spiking layer, or none");
+  require(potentials.empty() || potentials.size() == layers, "potentials must have one address per layer, or none");
+  require(!input_counts || plan.encodes_spikes(), "input_counts needs an encoding by spikes");
+  const auto counts_at = pointers<float>(spike_counts);
+  const auto spikes_at = pointers<float>(spikes), potentials_at = pointers<float>(potentials);
+  Request request{};
+  request.observations = pointer<const float>(observations);
+  request.batch = batch;
+  request.seed = seed;
+  request.first_sample = first_sample;
+  request.output = pointer<float>(output);
+  request.spike_counts = counts_at.data();
+  request.input_counts = pointer<float>(input_counts);
+  request.spikes = spikes.empty() ? nullptr : spikes_at.data();
+  request.potentials = potentials.empty() ? nullptr : potentials_at.data();
+  run_request(plan, request);
+}
+
+void layer_over_time(uint64_t current, uint64_t membrane, uint64_t spikes, int64_t steps, int64_t width,
+                     float threshold, const std::string& order, const std::optional<std::string>& isa) {
+  struct Job {
+    const Kernels& kernels;
+    const float* current;
+    float *membrane, *spikes;
+    int64_t steps, width, slice;
+    float threshold;
+    bool delayed;
+    Interrupt interrupt;
+  };
+  require(steps >= 0 && width >= 0, "steps and width must be at least 0");
+  const bool delayed = choose<bool>("order", order, {{"immediate", false}, {"delayed", true}});
+  Job job{choose_kernels(isa), pointer<const float>(current), pointer<float>(membrane), pointer<float>(spikes), steps,
+          width, int64_t{1} << 15, threshold, delayed, kNoInterrupt};
+  run_interruptible(static_cast<double>(steps) * static_cast<double>(width) / 4.0, [&](const Interrupt& interrupt) {
+    job.interrupt = interrupt;
+    // On the calling thread alone: the loop moves two numbers per operation, so memory is the limit, not the core.
+    return job.kernels.if_forward(job.current, job.membrane, job.spikes, job.steps, job.width, 0, job.width,
+                                  job.threshold, job.delayed, job.interrupt);
+  });
+}
+
+py::dict info() {
+  py::dict d;
+  py::list isas;
+  for (const Kernels* k : supported_kernels()) isas.append(k->isa);
+  d["compiler"] =
+#if defined(__clang__)
+      std::string("clang ") + __clang_version__;
+#else
+      std::string("gcc ") + __VERSION__;
+#endif
+  d["pybind11"] = std::to_string(PYBIND11_VERSION_MAJOR) + "." + std::to_string(PYBIND11_VERSION_MINOR);
+  d["version"] = SNNFAST_VERSION;
+  d["supported_isas"] = isas;
+  d["isa"] = default_kernels().isa;
+  d["threads"] = num_threads();
+  return d;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
+  m.doc() = "CPU backend of snnfast. Private: use snnfast.SpikingNetwork and snnfast.if_forward.";
+
+  py::class_<Plan>(m, "Plan", "A network made ready to run on this machine.")
+      .def(py::init(&make_plan), py::kw_only(), py::arg("weights"), py::arg("biases"), py::arg("alpha"),
+           py::arg("beta"), py::arg("threshold"), py::arg("initial_membrane"), py::arg("reset"), py::arg("order"),
+           py::arg("timesteps"), py::arg("encoding"), py::arg("decoding"), py::arg("split_inputs"),
+           py::arg("bias_input"), py::arg("isa") = py::none())
+      .def("run", &plan_run, py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed") = 0,
+           py::arg("first_sample") = 0, "Run a batch; addresses of float32 arrays (batch, n_in) and (batch, n_out).")
+      .def("simulate", &plan_simulate, py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed"),
+           py::arg("first_sample"), py::arg("spike_counts"), py::arg("input_counts"), py::arg("spikes"),
+           py::arg("potentials"), "Run a batch and record; empty lists and address 0 mean: not wanted.")
+      .def_property_readonly("isa", [](const Plan& p) { return std::string(p.kernels().isa); })
+      .def_property_readonly("method", [](const Plan& p) { return std::string(p.method()); })
+      .def_property_readonly("n_in", &Plan::n_in)
+      .def_property_readonly("n_out", &Plan::n_out);
+
+  m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),
+        py::arg("width"), py::arg("threshold"), py::arg("order"), py::arg("isa") = py::none(),
+        "One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.");
+  m.def("supported_isas", [] {
+    std::vector<std::string> names;
+    for (const Kernels* k : supported_kernels()) names.emplace_back(k->isa);
+    return names;
+  });
+  m.def("cap_isa", &cap_isa, py::arg("name"));
+  m.def("num_threads", &num_threads);
+  m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("parallel_loops", &parallel_loops, "How many loops have used more than one thread so far.");
+  m.def("info", &info);
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// The integrate-and-fire neuron. This is the only place where its rule is written.
+//
+// The rule is a template over the value type V: `float`, or a vector of floats for which the overloads at_least, above,
+// keep_where and the arithmetic operators exist (csrc/cpu/simd.h). So every instruction set and the GPU run these lines.
+//
+// Exactness: each operation below is rounded by itself (builds use -ffp-contract=off; CUDA must use -fmad=false). A
+// factor alpha of 0 leaves its term out, a factor beta of 1 takes the membrane as it is: see HasAlpha and HasBeta.
+#pragma once
+
+#if defined(__CUDACC__)
+#define SNNFAST_HOST_DEVICE __host__ __device__ __forceinline__
+#else
+#define SNNFAST_HOST_DEVICE inline __attribute__((always_inline))
+#endif
+
+namespace snnfast {
+namespace {  // internal linkage: this header is compiled once per instruction set
+
+// The vocabulary of the rule for one float; csrc/cpu/simd.h has it for vectors.
+SNNFAST_HOST_DEVICE bool at_least(float a, float b) { return a >= b; }
+SNNFAST_HOST_DEVICE bool above(float a, float b) { return a > b; }
+// `value` where the mask is set, else zero.
+SNNFAST_HOST_DEVICE float keep_where(bool mask, float value) { return mask ? value : 0.0f; }
+// zero where the mask is set, else `value`.
+SNNFAST_HOST_DEVICE float clear_where(bool mask, float value) { return mask ? 0.0f : value; }
+
+template <class V>
+struct NeuronConstants {
+  V alpha, beta, threshold;
+};
+
+enum class Reset { none, subtraction, zero };  // none: a last layer that only accumulates; it never fires
+
+template <bool Delayed, Reset reset, bool HasAlpha, bool HasBeta>
+struct NeuronRule {
+  static constexpr bool fires = reset != Reset::none;
+  // Whether the synaptic current must be carried from step to step.
+  static constexpr bool has_synapse = Delayed || HasAlpha;
+
+  // One time step: h is the input current (weights times inputs, plus bias). Returns the mask of spikes.
+  //   immediate:  syn = alpha syn + h;  mem = beta mem + syn;  spike = mem >= threshold;  reset
+  //   delayed:    spike = mem > threshold;  mem = beta mem + syn - threshold spike;  syn = alpha syn + h
+  // Source: Rueckauer et al. 2017 (reset by subtraction); SpyTorch (delayed order).
+  template <class V>
+  SNNFAST_HOST_DEVICE static auto step(V& mem, V& syn, V h, const NeuronConstants<V>& c) {
+    V arriving = h;
+    if constexpr (HasAlpha) arriving = c.alpha * syn + h;
+    V kept = mem;
+    if constexpr (HasBeta) kept = c.beta * mem;
+    if constexpr (Delayed) {
+      const auto spike = above(mem, c.threshold);
+      mem = after_reset(kept + syn, spike, c.threshold);
+      syn = arriving;
+      return spike;
+    } else {
+      syn = arriving;
+      mem = kept + arriving;
+      const auto spike = at_least(mem, c.threshold);
+      mem = after_reset(mem, spike, c.threshold);
+      return spike;
+    }
+  }
+
+ private:
+  // x - 0 is x for every x, so neurons that did not fire keep their bits.
+  template <class V, class Mask>
+  SNNFAST_HOST_DEVICE static V after_reset(V mem, Mask spike, V threshold) {
+    if constexpr (reset == Reset::subtraction) return mem - keep_where(spike, threshold);
+    if constexpr (reset == Reset::zero) return clear_where(spike, mem);
+    return mem;
+  }
+};
+
+}  // namespace
+}  // namespace snnfast

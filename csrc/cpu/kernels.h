@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the portable code (Plan) and the kernels, compiled once per instruction set, know of each other. Plain types
+// only: a file compiled with special flags must not instantiate anything the linker could share with the others.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/table.h"
+
+namespace snnfast {
+
+// Cooperative stop: kernels ask now and then, and return false as soon as the answer is yes.
+struct Interrupt {
+  bool (*poll)(void* context);
+  void* context;
+};
+
+// A layer with its weights packed for one instruction set. Outputs are padded to whole vectors and cut into panels of
+// `Kernels::panel` outputs; panel p holds n_in rows of its width, at weights + p * panel * n_in. Padding is zero, so a
+// padded neuron never fires: its membrane stays at 0, below every threshold.
+struct LayerView {
+  const float* weights;
+  const float* bias;     // (padded), zeros where the layer has none: h + 0 is h, as a sum that began at +0 is never -0
+  const float* initial;  // (padded) membrane potential before the first step
+  int64_t n_in, n_out, padded, panels;
+  bool fires;
+};
+
+struct NetworkView {
+  const LayerView* layers;
+  int64_t n_layers;
+  float alpha, beta, threshold;
+  bool delayed, reset_to_zero;
+  int64_t timesteps;
+  int encoding, decoding;  // enum values of core/spec.h
+  bool split_inputs, bias_input;
+  int64_t n_in;   // of an observation
+  int64_t tile;   // time steps that a layer runs before the next layer follows
+  int64_t block;  // samples per call of run_block, at most
+  const TableView* tables;  // of the method "tables", else null
+};
+
+// One call: where the observations are and where everything goes. Null pointers: not wanted.
+struct Request {
+  const float* observations;  // (batch, n_in)
+  int64_t batch;
+  uint64_t seed, first_sample;
+  float* output;               // (batch, n_out)
+  float* const* spike_counts;  // per spiking layer, (batch, n)
+  float* input_counts;         // (batch, features), with an encoding by spikes only
+  float* const* spikes;        // per spiking layer, (timesteps, batch, n)
+  float* const* potentials;    // per layer, (timesteps, batch, n)
+};
+
+struct Kernels {
+  const char* isa;
+  int64_t lanes, panel;
+  // Bytes of scratch memory that run_block needs, aligned to 64.
+  int64_t (*scratch_bytes)(const NetworkView&);
+  // Run samples first .. first + count - 1 for all time steps. False if interrupted.
+  bool (*run_block)(const NetworkView&, const Request&, int64_t first, int64_t count, char* scratch, const Interrupt&);
+  // The same by tables: small networks without records or counts.
+  bool (*run_tables)(const NetworkView&, const Request&, int64_t first, int64_t count, const Interrupt&);
+  // One layer over time: current (steps, width) -> spikes (steps, width); membrane (width) is updated in place.
+  bool (*if_forward)(const float* current, float* membrane, float* spikes, int64_t steps, int64_t width, int64_t first,
+                     int64_t last, float threshold, bool delayed, const Interrupt&);
+};
+
+extern const Kernels kernels_baseline;
+#if defined(SNNFAST_X86)
+extern const Kernels kernels_avx2;
+extern const Kernels kernels_avx512;
+#endif
+
+}  // namespace snnfast

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// One panel of one layer over a tile of time steps, for one sample: the weighted sum of the inputs that spiked, then
+// the neuron step, with the panel's state in registers all the while.
+//
+// Event-driven and exact: adding the weight rows of the active inputs, ascending, gives the same bits as multiplying
+// every weight by 0 or 1 and adding, because x + 0 is x (sums begin at +0, so no sum is ever -0).
+#pragma once
+
+#include "core/neuron.h"
+#include "cpu/kernels.h"
+#include "cpu/simd.h"
+
+namespace snnfast {
+namespace {
+
+constexpr int kPanelVectors = 4;
+constexpr int64_t kPanel = kPanelVectors * Vec::lanes;
+
+// The inputs that spiked, per step of the tile: ids[offsets[t]] .. ids[offsets[t + 1] - 1], ascending.
+struct Events {
+  uint32_t* ids;
+  int64_t* offsets;
+};
+
+struct Scan {
+  const float* weights;   // the panel's rows
+  const float* bias;      // the panel's part of the layer's arrays, here and below
+  const float* constant;  // current of every step, or null: then `events` make it
+  const Events* events;
+  float *mem, *syn;
+  float* total;          // sum of membrane potentials over the steps, or null
+  uint64_t* spike_bits;  // of step t at spike_bits[t * stride]; unused where the layer does not fire
+  int64_t stride;
+  float* potentials;  // of step t at potentials[t * potentials_stride], or null
+  int64_t potentials_stride;
+  int64_t valid;  // outputs of this panel that are not padding
+  int64_t steps;
+};
+
+template <class Rule, int V>
+void scan_panel(const Scan& a, const NeuronConstants<Vec>& constants) {
+  constexpr int L = Vec::lanes;
+  Vec mem[V], syn[V], constant[V];
+  for (int v = 0; v < V; ++v) {
+    mem[v] = load(a.mem + v * L);
+    syn[v] = load(a.syn + v * L);
+    constant[v] = a.constant ? load(a.constant + v * L) : broadcast(0.0f);
+  }
+  for (int64_t t = 0; t < a.steps; ++t) {
+    Vec h[V];
+    if (a.constant) {
+      for (int v = 0; v < V; ++v) h[v] = constant[v];
+    } else {
+      for (int v = 0; v < V; ++v) h[v] = broadcast(0.0f);
+      const uint32_t* id = a.events->ids + a.events->offsets[t];
+      const uint32_t* end = a.events->ids + a.events->offsets[t + 1];
+      for (; id != end; ++id) {
+        const float* row = a.weights + static_cast<int64_t>(*id) * (V * L);
+        for (int v = 0; v < V; ++v) h[v] = h[v] + load(row + v * L);
+      }
+      for (int v = 0; v < V; ++v) h[v] = h[v] + load(a.bias + v * L);
+    }
+    uint64_t spiked = 0;
+    for (int v = 0; v < V; ++v) {
+      const auto mask = Rule::step(mem[v], syn[v], h[v], constants);
+      if constexpr (Rule::fires) spiked |= static_cast<uint64_t>(bits(mask)) << (v * L);
+    }
+    if constexpr (Rule::fires) a.spike_bits[t * a.stride] = spiked;
+    if (a.total) {
+      for (int v = 0; v < V; ++v) store(a.total + v * L, load(a.total + v * L) + mem[v]);
+    }
+    if (a.potentials) {
+      float copy[V * L];
+      for (int v = 0; v < V; ++v) store(copy + v * L, mem[v]);
+      __builtin_memcpy(a.potentials + t * a.potentials_stride, copy, static_cast<size_t>(a.valid) * sizeof(float));
+    }
+  }
+  for (int v = 0; v < V; ++v) {
+    store(a.mem + v * L, mem[v]);
+    store(a.syn + v * L, syn[v]);
+  }
+}
+
+// Current of one panel from numbers, not spikes: inputs ascending, product and sum rounded separately, bias last.
+template <int V>
+void panel_current(const float* weights, const float* bias, const float* inputs, int64_t n_in, float* current) {
+  constexpr int L = Vec::lanes;
+  Vec h[V];
+  for (int v = 0; v < V; ++v) h[v] = broadcast(0.0f);
+  for (int64_t k = 0; k < n_in; ++k) {
+    const Vec x = broadcast(inputs[k]);
+    for (int v = 0; v < V; ++v) h[v] = h[v] + load(weights + (k * V + v) * L) * x;
+  }
+  for (int v = 0; v < V; ++v) store(current + v * L, h[v] + load(bias + v * L));
+}
+
+// Call `f` with a rule type for the network's dynamics. A general factor beta serves 1 as well, since 1 * x is x.
+template <bool Delayed, Reset reset, class F>
+void with_factors(const NetworkView& net, F&& f) {
+  if (net.alpha != 0.0f) return f(NeuronRule<Delayed, reset, true, true>{});
+  if (net.beta != 1.0f) return f(NeuronRule<Delayed, reset, false, true>{});
+  return f(NeuronRule<Delayed, reset, false, false>{});
+}
+
+template <class F>
+void with_rule(const NetworkView& net, bool fires, F&& f) {
+  if (net.delayed) {
+    if (!fires) return with_factors<true, Reset::none>(net, f);
+    if (net.reset_to_zero) return with_factors<true, Reset::zero>(net, f);
+    return with_factors<true, Reset::subtraction>(net, f);
+  }
+  if (!fires) return with_factors<false, Reset::none>(net, f);
+  if (net.reset_to_zero) return with_factors<false, Reset::zero>(net, f);
+  return with_factors<false, Reset::subtraction>(net, f);
+}
+
+SNNFAST_INLINE NeuronConstants<Vec> vector_constants(const NetworkView& net) {
+  return {broadcast(net.alpha), broadcast(net.beta), broadcast(net.threshold)};
+}
+
+// Call `f` with the number of vectors in a panel as a compile-time constant.
+template <int V>
+struct VectorCount {
+  static constexpr int value = V;
+};
+
+template <class F>
+void with_vectors(int64_t vectors, F&& f) {
+  switch (vectors) {
+    case 1: return f(VectorCount<1>{});
+    case 2: return f(VectorCount<2>{});
+    case 3: return f(VectorCount<3>{});
+    default: return f(VectorCount<4>{});
+  }
+}
+
+}  // namespace
+}  // namespace snnfast

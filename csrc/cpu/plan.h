@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+// A network made ready to run on this machine: checked, packed for one instruction set, its method chosen. Everything
+// slow or fallible happens here, in the constructor; running takes pointers and sizes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/spec.h"
+#include "cpu/kernels.h"
+
+namespace snnfast {
+
+class Plan {
+ public:
+  // Throws std::invalid_argument if the description is not valid.
+  Plan(const NetworkSpec& spec, const Kernels& kernels);
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  // Run a batch; false if interrupted, what was written then is of no use. `interrupt` is asked on the calling thread
+  // only. Reentrant. Throws std::bad_alloc.
+  bool run(const Request& request, const Interrupt& interrupt) const;
+
+  // About how long a batch takes on one thread, in operations of a nanosecond or less. For decisions, not for claims.
+  double work(int64_t batch) const { return work_per_sample_ * static_cast<double>(batch); }
+
+  const Kernels& kernels() const { return kernels_; }
+  const char* method() const { return tables_.empty() ? "events" : "tables"; }
+  int64_t n_in() const { return view_.n_in; }
+  int64_t n_out() const { return layers_.back().n_out; }
+  int64_t features() const { return layers_.front().n_in; }
+  int64_t n_layers() const { return view_.n_layers; }
+  int64_t spiking_layers() const { return view_.n_layers - (layers_.back().fires ? 0 : 1); }
+  bool encodes_spikes() const { return view_.encoding != 0; }
+
+ private:
+  using Floats = std::unique_ptr<float, void (*)(void*)>;
+  static Floats floats(int64_t count);  // zeroed, aligned to 64 bytes
+  void pack(const LayerSpec& layer, float initial, bool fires);
+  void build_tables(const NetworkSpec& spec);
+
+  const Kernels& kernels_;
+  std::vector<Floats> storage_;
+  std::vector<LayerView> layers_;
+  std::vector<TableView> tables_;
+  NetworkView view_{};
+  int64_t scratch_bytes_ = 0;
+  double work_per_sample_ = 0.0;
+};
+
+}  // namespace snnfast

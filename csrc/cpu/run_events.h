@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+// Method "events": a block of samples through all layers, layer by layer over a tile of time steps. Serves every size,
+// option and record. The layer before hands over lists of the inputs that spiked.
+#pragma once
+
+#include "core/encoding.h"
+#include "core/modes.h"
+#include "cpu/layer_scan.h"
+
+namespace snnfast {
+namespace {
+
+// Hands out aligned pieces of one buffer. With a null base it only counts how much is needed.
+struct Arena {
+  char* base;
+  int64_t used = 0;
+  template <class T>
+  T* take(int64_t count) {
+    T* p = base ? reinterpret_cast<T*>(base + used) : nullptr;
+    used += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return p;
+  }
+};
+
+// What one sample carries from tile to tile, and its buffers within a tile.
+struct SampleState {
+  float* encoded;     // (features)
+  float* next_spike;  // (features), equidistant: number of each input's next spike
+  float* constant;    // (padded 0), constant encoding: the first layer's current
+  float* mem;         // all layers one after the other
+  float* syn;
+  float* total;  // (padded last)
+  bool* answered;
+  Events events;
+  uint64_t* spike_bits;  // (tile, panels)
+};
+
+struct Sizes {
+  int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
+  explicit Sizes(const NetworkView& net) : features(net.layers[0].n_in), last_padded(net.layers[net.n_layers - 1].padded) {
+    widest = net.encoding == static_cast<int>(Encoding::constant) ? 1 : features;
+    for (int64_t l = 0; l < net.n_layers; ++l) {
+      const LayerView& layer = net.layers[l];
+      padded_sum += layer.padded;
+      if (!layer.fires) continue;
+      if (layer.n_out > widest) widest = layer.n_out;
+      if (layer.panels > most_panels) most_panels = layer.panels;
+    }
+  }
+};
+
+SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes) {
+  SampleState s;
+  s.encoded = arena.take<float>(sizes.features);
+  s.next_spike = arena.take<float>(sizes.features);
+  s.constant = arena.take<float>(net.layers[0].padded);
+  s.mem = arena.take<float>(sizes.padded_sum);
+  s.syn = arena.take<float>(sizes.padded_sum);
+  s.total = arena.take<float>(sizes.last_padded);
+  s.answered = arena.take<bool>(1);
+  s.events.ids = arena.take<uint32_t>(net.tile * sizes.widest);
+  s.events.offsets = arena.take<int64_t>(net.tile + 1);
+  s.spike_bits = arena.take<uint64_t>(net.tile * sizes.most_panels);
+  return s;
+}
+
+int64_t events_scratch_bytes(const NetworkView& net) {
+  Arena arena{nullptr};
+  const Sizes sizes(net);
+  for (int64_t s = 0; s < net.block; ++s) take_sample(arena, net, sizes);
+  arena.take<SampleState>(net.block);
+  return arena.used;
+}
+
+void start_sample(const NetworkView& net, const Sizes& sizes, const Request& request, int64_t row, SampleState& s) {
+  const float* x = request.observations + row * net.n_in;
+  const int64_t plain = net.n_in + (net.bias_input ? 1 : 0);
+  for (int64_t j = 0; j < plain; ++j) {
+    const float value = j < net.n_in ? x[j] : 1.0f;
+    if (net.split_inputs) {
+      s.encoded[j] = value > 0.0f ? value : 0.0f;
+      s.encoded[plain + j] = value < 0.0f ? -value : 0.0f;
+    } else {
+      s.encoded[j] = value;
+    }
+  }
+  for (int64_t j = 0; j < sizes.features; ++j) s.next_spike[j] = 1.0f;
+  int64_t at = 0;
+  for (int64_t l = 0; l < net.n_layers; ++l) {
+    __builtin_memcpy(s.mem + at, net.layers[l].initial, static_cast<size_t>(net.layers[l].padded) * sizeof(float));
+    at += net.layers[l].padded;
+  }
+  __builtin_memset(s.syn, 0, static_cast<size_t>(sizes.padded_sum) * sizeof(float));
+  __builtin_memset(s.total, 0, static_cast<size_t>(sizes.last_padded) * sizeof(float));
+  *s.answered = false;
+  if (net.encoding == static_cast<int>(Encoding::constant)) {
+    const LayerView& first = net.layers[0];
+    for (int64_t p = 0; p < first.panels; ++p) {
+      const int64_t begin = p * kPanel, width = first.padded - begin < kPanel ? first.padded - begin : kPanel;
+      with_vectors(width / Vec::lanes, [&](auto count) {
+        panel_current<decltype(count)::value>(first.weights + begin * first.n_in, first.bias + begin, s.encoded,
+                                              first.n_in, s.constant + begin);
+      });
+    }
+  }
+}
+
+// The encoded input's spikes of steps t0 .. t0 + steps - 1.
+void encode_tile(const NetworkView& net, const Request& request, int64_t row, int64_t t0, int64_t steps, SampleState& s) {
+  const int64_t features = net.layers[0].n_in;
+  const uint64_t sample = request.first_sample + static_cast<uint64_t>(row);
+  float* counts = request.input_counts ? request.input_counts + row * features : nullptr;
+  int64_t n = 0;
+  s.events.offsets[0] = 0;
+  for (int64_t t = 0; t < steps; ++t) {
+    const int64_t now = t0 + t;
+    if (net.encoding == static_cast<int>(Encoding::poisson)) {
+      for (int64_t quad = 0; 4 * quad < features; ++quad) {
+        const PhiloxBlock random =
+            random_bits(request.seed, sample, static_cast<uint32_t>(now), static_cast<uint32_t>(quad));
+        for (int64_t j = 4 * quad; j < 4 * quad + 4 && j < features; ++j) {
+          if (poisson_spike(s.encoded[j], random.word[j % 4])) s.events.ids[n++] = static_cast<uint32_t>(j);
+        }
+      }
+    } else {
+      for (int64_t j = 0; j < features; ++j) {
+        if (equidistant_spike(s.encoded[j], static_cast<float>(now), s.next_spike[j])) {
+          s.events.ids[n++] = static_cast<uint32_t>(j);
+        }
+      }
+    }
+    s.events.offsets[t + 1] = n;
+  }
+  if (counts) {
+    for (int64_t i = 0; i < n; ++i) counts[s.events.ids[i]] += 1.0f;
+  }
+}
+
+// A layer's spike bits become the next layer's events; counts, records and the first spike are taken on the way.
+void collect_spikes(const NetworkView& net, const Request& request, int64_t l, int64_t row, int64_t t0, int64_t steps,
+                    SampleState& s) {
+  const LayerView& layer = net.layers[l];
+  const bool last = l == net.n_layers - 1;
+  int64_t n = 0;
+  s.events.offsets[0] = 0;
+  for (int64_t t = 0; t < steps; ++t) {
+    const uint64_t* words = s.spike_bits + t * layer.panels;
+    for (int64_t p = 0; p < layer.panels; ++p) {
+      for (uint64_t word = words[p]; word; word &= word - 1) {
+        s.events.ids[n++] = static_cast<uint32_t>(p * kPanel + __builtin_ctzll(word));
+      }
+    }
+    s.events.offsets[t + 1] = n;
+  }
+  if (request.spike_counts) {
+    float* counts = request.spike_counts[l] + row * layer.n_out;
+    for (int64_t i = 0; i < n; ++i) counts[s.events.ids[i]] += 1.0f;
+  }
+  if (request.spikes) {
+    for (int64_t t = 0; t < steps; ++t) {
+      float* record = request.spikes[l] + ((t0 + t) * request.batch + row) * layer.n_out;
+      __builtin_memset(record, 0, static_cast<size_t>(layer.n_out) * sizeof(float));
+      for (int64_t i = s.events.offsets[t]; i < s.events.offsets[t + 1]; ++i) record[s.events.ids[i]] = 1.0f;
+    }
+  }
+  if (!last) return;
+  float* output = request.output + row * layer.n_out;  // zeroed at the start; the last layer fires, so it is spikes
+  if (net.decoding == static_cast<int>(Decoding::spikes)) {
+    for (int64_t i = 0; i < n; ++i) output[s.events.ids[i]] += 1.0f;
+  } else if (!*s.answered && n > 0) {
+    int64_t t = 0;
+    while (s.events.offsets[t + 1] == 0) ++t;
+    for (int64_t i = 0; i < s.events.offsets[t + 1]; ++i) output[s.events.ids[i]] = 1.0f;
+    *s.answered = true;
+  }
+}
+
+bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first, int64_t count,
+               int64_t t0, int64_t steps, SampleState* samples, const Interrupt& interrupt) {
+  const LayerView& layer = net.layers[l];
+  const bool constant = l == 0 && net.encoding == static_cast<int>(Encoding::constant);
+  const bool mean = l == net.n_layers - 1 && net.decoding == static_cast<int>(Decoding::mean_potential);
+  const NeuronConstants<Vec> constants = vector_constants(net);
+  bool go_on = true;
+  with_rule(net, layer.fires, [&](auto rule) {
+    for (int64_t p = 0; p < layer.panels && go_on; ++p) {
+      const int64_t begin = p * kPanel, width = layer.padded - begin < kPanel ? layer.padded - begin : kPanel;
+      for (int64_t i = 0; i < count && go_on; ++i) {
+        SampleState& s = samples[i];
+        Scan scan;
+        scan.weights = layer.weights + begin * layer.n_in;
+        scan.bias = layer.bias + begin;
+        scan.constant = constant ? s.constant + begin : nullptr;
+        scan.events = &s.events;
+        scan.mem = s.mem + offset + begin;
+        scan.syn = s.syn + offset + begin;
+        scan.total = mean ? s.total + begin : nullptr;
+        scan.spike_bits = s.spike_bits + p;
+        scan.stride = layer.panels;
+        scan.valid = layer.n_out - begin < kPanel ? layer.n_out - begin : kPanel;
+        scan.potentials_stride = request.batch * layer.n_out;
+        scan.potentials = request.potentials
+                              ? request.potentials[l] + (t0 * request.batch + first + i) * layer.n_out + begin
+                              : nullptr;
+        scan.steps = steps;
+        with_vectors(width / Vec::lanes, [&](auto vectors) {
+          scan_panel<decltype(rule), decltype(vectors)::value>(scan, constants);
+        });
+        go_on = !interrupt.poll(interrupt.context);
+      }
+    }
+  });
+  return go_on;
+}
+
+bool run_events(const NetworkView& net, const Request& request, int64_t first, int64_t count, char* scratch,
+                const Interrupt& interrupt) {
+  Arena arena{scratch};
+  const Sizes sizes(net);
+  SampleState* samples = arena.take<SampleState>(net.block);
+  const LayerView& last = net.layers[net.n_layers - 1];
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t row = first + i;
+    samples[i] = take_sample(arena, net, sizes);
+    start_sample(net, sizes, request, row, samples[i]);
+    if (last.fires) __builtin_memset(request.output + row * last.n_out, 0, static_cast<size_t>(last.n_out) * sizeof(float));
+    if (request.input_counts) {
+      __builtin_memset(request.input_counts + row * sizes.features, 0, static_cast<size_t>(sizes.features) * sizeof(float));
+    }
+    for (int64_t l = 0; request.spike_counts && l < net.n_layers && net.layers[l].fires; ++l) {
+      const int64_t n = net.layers[l].n_out;
+      __builtin_memset(request.spike_counts[l] + row * n, 0, static_cast<size_t>(n) * sizeof(float));
+    }
+  }
+  for (int64_t t0 = 0; t0 < net.timesteps; t0 += net.tile) {
+    const int64_t steps = net.timesteps - t0 < net.tile ? net.timesteps - t0 : net.tile;
+    if (net.encoding != static_cast<int>(Encoding::constant)) {
+      for (int64_t i = 0; i < count; ++i) encode_tile(net, request, first + i, t0, steps, samples[i]);
+    }
+    int64_t offset = 0;
+    for (int64_t l = 0; l < net.n_layers; ++l) {
+      if (!run_layer(net, request, l, offset, first, count, t0, steps, samples, interrupt)) return false;
+      if (net.layers[l].fires) {
+        for (int64_t i = 0; i < count; ++i) collect_spikes(net, request, l, first + i, t0, steps, samples[i]);
+      }
+      offset += net.layers[l].padded;
+    }
+  }
+  if (!last.fires) {
+    const bool mean = net.decoding == static_cast<int>(Decoding::mean_potential);
+    for (int64_t i = 0; i < count; ++i) {
+      const float* mem = samples[i].mem + sizes.padded_sum - last.padded;
+      float* output = request.output + (first + i) * last.n_out;
+      for (int64_t j = 0; j < last.n_out; ++j) {
+        output[j] = mean ? samples[i].total[j] / static_cast<float>(net.timesteps) : mem[j];
+      }
+    }
+  }
+  return true;
+}
+
+}  // namespace
+}  // namespace snnfast

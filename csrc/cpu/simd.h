@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// A vector of floats as wide as the instruction set this file is compiled for, with the vocabulary of core/neuron.h.
+// One source, compiled with other flags per instruction set; everything has internal linkage, since the linker must
+// never pick an AVX copy of an inline function for a machine without AVX.
+#pragma once
+
+#include <cstdint>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define SNNFAST_INLINE inline __attribute__((always_inline))
+
+namespace snnfast {
+namespace {
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+
+struct Vec {
+  static constexpr int lanes = 16;
+  __m512 v;
+};
+using Mask = __mmask16;
+
+SNNFAST_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+SNNFAST_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
+SNNFAST_INLINE Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
+SNNFAST_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+SNNFAST_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+SNNFAST_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+SNNFAST_INLINE Mask at_least(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
+SNNFAST_INLINE Mask above(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+SNNFAST_INLINE Vec keep_where(Mask m, Vec a) { return {_mm512_maskz_mov_ps(m, a.v)}; }
+SNNFAST_INLINE Vec clear_where(Mask m, Vec a) { return {_mm512_maskz_mov_ps(static_cast<Mask>(~m), a.v)}; }
+SNNFAST_INLINE uint32_t bits(Mask m) { return m; }
+
+#elif defined(__AVX2__)
+
+struct Vec {
+  static constexpr int lanes = 8;
+  __m256 v;
+};
+struct Mask {
+  __m256 m;
+};
+
+SNNFAST_INLINE Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+SNNFAST_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
+SNNFAST_INLINE Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
+SNNFAST_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+SNNFAST_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+SNNFAST_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+SNNFAST_INLINE Mask at_least(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GE_OQ)}; }
+SNNFAST_INLINE Mask above(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_GT_OQ)}; }
+SNNFAST_INLINE Vec keep_where(Mask m, Vec a) { return {_mm256_and_ps(m.m, a.v)}; }
+SNNFAST_INLINE Vec clear_where(Mask m, Vec a) { return {_mm256_andnot_ps(m.m, a.v)}; }
+SNNFAST_INLINE uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.m)); }
+
+#else  // any machine: four lanes of the compiler's own vector type (SSE2 on x86-64, NEON on ARM)
+
+typedef float Float4 __attribute__((vector_size(16)));
+typedef int32_t Int4 __attribute__((vector_size(16)));
+
+struct Vec {
+  static constexpr int lanes = 4;
+  Float4 v;
+};
+struct Mask {
+  Int4 m;
+};
+
+SNNFAST_INLINE Vec load(const float* p) {
+  Vec a;
+  __builtin_memcpy(&a.v, p, sizeof a.v);
+  return a;
+}
+SNNFAST_INLINE void store(float* p, Vec a) { __builtin_memcpy(p, &a.v, sizeof a.v); }
+SNNFAST_INLINE Vec broadcast(float x) { return {Float4{x, x, x, x}}; }
+SNNFAST_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+SNNFAST_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+SNNFAST_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+SNNFAST_INLINE Mask at_least(Vec a, Vec b) { return {a.v >= b.v}; }
+SNNFAST_INLINE Mask above(Vec a, Vec b) { return {a.v > b.v}; }
+SNNFAST_INLINE Vec keep_where(Mask m, Vec a) { return {(Float4)(m.m & (Int4)a.v)}; }
+SNNFAST_INLINE Vec clear_where(Mask m, Vec a) { return {(Float4)(~m.m & (Int4)a.v)}; }
+SNNFAST_INLINE uint32_t bits(Mask m) {
+#if defined(__SSE2__)
+  return static_cast<uint32_t>(_mm_movemask_ps((__m128)m.m));
+#else
+  return (m.m[0] & 1u) | (m.m[1] & 2u) | (m.m[2] & 4u) | (m.m[3] & 8u);
+#endif
+}
+
+#endif
+
+}  // namespace
+}  // namespace snnfast

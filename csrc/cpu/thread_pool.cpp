@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/thread_pool.h"
+
+#include <pthread.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace snnfast {
+namespace {
+
+int available_cores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+class Pool {
+ public:
+  explicit Pool(int threads) {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+  }
+
+  ~Pool() {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      closing_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  bool run(int64_t count, ItemFunction function, void* context) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      function_ = function;
+      context_ = context;
+      count_ = count;
+      next_.store(0);
+      stop_.store(false);
+      active_ = static_cast<int>(workers_.size());
+      ++generation_;
+    }
+    wake_.notify_all();
+    take_items(function, context, count);
+    std::unique_lock<std::mutex> lock(mutex_);
+    done_.wait(lock, [this] { return active_ == 0; });
+    return !stop_.load();
+  }
+
+ private:
+  void take_items(ItemFunction function, void* context, int64_t count) {
+    while (!stop_.load(std::memory_order_relaxed)) {
+      const int64_t i = next_.fetch_add(1);
+      if (i >= count) break;
+      if (!function(context, i)) stop_.store(true);
+    }
+  }
+
+  void work() {
+    uint64_t seen = 0;
+    std::unique_lock<std::mutex> lock(mutex_);
+    while (true) {
+      wake_.wait(lock, [&] { return closing_ || generation_ != seen; });
+      if (closing_) return;
+      seen = generation_;
+      const ItemFunction function = function_;
+      void* const context = context_;
+      const int64_t count = count_;
+      lock.unlock();
+      take_items(function, context, count);
+      lock.lock();
+      if (--active_ == 0) done_.notify_one();
+    }
+  }
+
+  std::vector<std::thread> workers_;
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  ItemFunction function_ = nullptr;
+  void* context_ = nullptr;
+  int64_t count_ = 0;
+  uint64_t generation_ = 0;
+  int active_ = 0;
+  bool closing_ = false;
+  std::atomic<int64_t> next_{0};
+  std::atomic<bool> stop_{false};
+};
+
+// All of it is remade in the child of a fork: its threads do not exist there and its locks may be held for ever.
+struct Shared {
+  std::mutex busy;  // held by the one loop that runs
+  Pool* pool = nullptr;
+  int pool_threads = 0;
+};
+
+std::atomic<int> g_threads{0};
+std::atomic<int64_t> g_parallel_loops{0};
+Shared* g_shared = nullptr;
+
+void after_fork_in_child() { g_shared = new Shared; }  // the parent's is left alone on purpose: it cannot be closed
+
+Shared& shared() {
+  static const bool once = [] {
+    g_shared = new Shared;
+    pthread_atfork(nullptr, nullptr, after_fork_in_child);
+    return true;
+  }();
+  (void)once;
+  return *g_shared;
+}
+
+bool run_alone(int64_t count, ItemFunction function, void* context) {
+  for (int64_t i = 0; i < count; ++i) {
+    if (!function(context, i)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+int num_threads() {
+  int n = g_threads.load();
+  if (n == 0) {
+    n = available_cores();
+    g_threads.store(n);
+  }
+  return n;
+}
+
+void set_num_threads(int n) { g_threads.store(std::max(1, n)); }
+
+int64_t parallel_loops() { return g_parallel_loops.load(); }
+
+bool parallel_for(int64_t count, ItemFunction function, void* context) {
+  const int threads = num_threads();
+  if (threads == 1 || count <= 1) return run_alone(count, function, context);
+  Shared& common = shared();
+  std::unique_lock<std::mutex> busy(common.busy, std::try_to_lock);
+  if (!busy.owns_lock()) return run_alone(count, function, context);
+  if (common.pool_threads != threads) {
+    delete common.pool;
+    common.pool = nullptr;  // stays so if a thread cannot be started
+    common.pool_threads = 0;
+    common.pool = new Pool(threads);
+    common.pool_threads = threads;
+  }
+  g_parallel_loops.fetch_add(1);
+  return common.pool->run(count, function, context);
+}
+
+}  // namespace snnfast

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The implementations a network can run on: which there are, which can run here, and why not.
+
+A backend turns a :class:`~snnfast.spec.NetworkSpec` into an :class:`Executable`, once; an executable takes checked
+observations. Only this file knows the compiled module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from snnfast import reference
+from snnfast.reference import Simulation
+from snnfast.spec import NetworkSpec, Order, check_count
+
+Backend = Literal["auto", "reference", "cpu", "cuda"]
+Record = Literal["spikes", "potentials"]
+
+try:
+    from snnfast import _core
+
+    _core_missing = ""
+except ImportError as error:  # pragma: no cover - needs a broken installation
+    _core_missing = f"the compiled module snnfast._core cannot be imported: {error}"
+
+
+def _apply_environment() -> None:
+    """Obey SNNFAST_ISA and SNNFAST_NUM_THREADS; what cannot be obeyed is an error, never a quiet fallback."""
+    isa, threads = os.environ.get("SNNFAST_ISA"), os.environ.get("SNNFAST_NUM_THREADS")
+    if isa:
+        try:
+            _core.cap_isa(isa)
+        except ValueError as error:
+            raise ValueError(f"SNNFAST_ISA: {error}") from None
+    if threads:
+        if not threads.isdecimal() or not 1 <= int(threads) <= MAX_THREADS:
+            raise ValueError(f"SNNFAST_NUM_THREADS must be an integer from 1 to {MAX_THREADS}, got {threads!r}")
+        _core.set_num_threads(int(threads))
+
+
+#: More threads than this are taken for a mistake.
+MAX_THREADS = 1024
+
+if not _core_missing:
+    _apply_environment()
+
+
+class Executable(Protocol):
+    """A network made ready to run. Observations are float32, contiguous, on the CPU, of shape (B, n_in)."""
+
+    def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
+        """Decoded output, (B, n_out)."""
+
+    def simulate(
+        self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0
+    ) -> Simulation:
+        """Output, spike counts, and records on request."""
+
+    def method(self) -> dict[str, str]:
+        """Which implementation runs, in words."""
+
+
+class ReferenceExecutable:
+    """Plain torch, see :mod:`snnfast.reference`."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        self._spec = spec
+
+    def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
+        return self.simulate(observations, seed, (), first_sample).output
+
+    def simulate(
+        self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0
+    ) -> Simulation:
+        finite = torch.isfinite(observations)
+        if not finite.all():
+            row, column = (int(i) for i in torch.nonzero(~finite)[0])
+            value = float(observations[row, column])
+            raise ValueError(f"observations must be finite, got {value} at sample {row}, feature {column}")
+        with torch.no_grad():
+            return reference.simulate(
+                self._spec, observations, seed=seed, first_sample=first_sample, record=record
+            )
+
+    def method(self) -> dict[str, str]:
+        return {"backend": "reference", "isa": "torch", "method": "time loop"}
+
+
+class CpuExecutable:
+    """The compiled backend: one Plan per network, built here, that runs all time steps in one call."""
+
+    def __init__(self, spec: NetworkSpec, isa: str | None = None) -> None:
+        neuron = spec.neuron
+        self._spec = spec
+        self.plan = _core.Plan(
+            weights=[spec.encoded_weights, *spec.weights[1:]],
+            biases=list(spec.biases),
+            alpha=neuron.alpha,
+            beta=neuron.beta,
+            threshold=neuron.threshold,
+            initial_membrane=float(neuron.initial_membrane),
+            reset=neuron.reset,
+            order=neuron.order,
+            timesteps=spec.timesteps,
+            encoding=spec.encoding,
+            decoding=spec.decoding,
+            split_inputs=spec.split_inputs,
+            bias_input=spec.bias_input,
+            isa=isa,
+        )
+        self._n_out = spec.n_out
+
+    def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
+        batch = observations.shape[0]
+        output = torch.empty(batch, self._n_out)
+        self.plan.run(observations.data_ptr(), batch, output.data_ptr(), seed, first_sample)
+        return output
+
+    def simulate(
+        self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0
+    ) -> Simulation:
+        spec, batch = self._spec, observations.shape[0]
+        widths = [w.shape[0] for w in spec.weights]
+        output = torch.empty(batch, self._n_out)
+        counts = [torch.empty(batch, n) for n in widths[: spec.spiking_layers]]
+        input_counts = None if spec.encoding == "constant" else torch.empty(batch, spec.encoded_weights.shape[1])
+        spikes = potentials = None
+        if "spikes" in record:
+            spikes = [torch.empty(spec.timesteps, batch, n) for n in widths[: spec.spiking_layers]]
+        if "potentials" in record:
+            potentials = [torch.empty(spec.timesteps, batch, n) for n in widths]
+        self.plan.simulate(
+            observations.data_ptr(),
+            batch,
+            output.data_ptr(),
+            seed,
+            first_sample,
+            [c.data_ptr() for c in counts],
+            0 if input_counts is None else input_counts.data_ptr(),
+            [] if spikes is None else [s.data_ptr() for s in spikes],
+            [] if potentials is None else [p.data_ptr() for p in potentials],
+        )
+        return Simulation(output, counts, input_counts, spikes, potentials)
+
+    def method(self) -> dict[str, str]:
+        return {"backend": "cpu", "isa": self.plan.isa, "method": self.plan.method}
+
+
+def available() -> dict[str, str]:
+    """Every backend by name, with "" if it can run here and the reason if not."""
+    return {
+        "reference": "",
+        "cpu": _core_missing,
+        "cuda": "this version of snnfast has no CUDA backend yet",
+    }
+
+
+def resolve(name: str) -> str:
+    """The backend that ``name`` stands for here.
+
+    Raises:
+        ValueError: unknown name.
+        NotImplementedError: a backend that cannot run here, with the reason and what can.
+    """
+    reasons = available()
+    if name != "auto" and name not in reasons:
+        raise ValueError(f"backend must be one of 'auto', {', '.join(map(repr, reasons))}, got {name!r}")
+    if name == "auto":
+        name = "cpu"
+    if reasons[name]:
+        usable = ", ".join(repr(n) for n, why in reasons.items() if not why)
+        raise NotImplementedError(f"backend {name!r} is not available: {reasons[name]}. Available here: {usable}")
+    return name
+
+
+def compile_network(spec: NetworkSpec, backend: str) -> Executable:
+    """Make a network ready to run on a backend that :func:`resolve` has named."""
+    return ReferenceExecutable(spec) if backend == "reference" else CpuExecutable(spec)
+
+
+def if_forward(
+    current: Tensor, v0: Tensor, threshold: float, order: Order, backend: str, isa: str | None = None
+) -> tuple[Tensor, Tensor]:
+    """One integrate-and-fire layer over time, on checked and contiguous float32 tensors."""
+    if backend == "reference":
+        return reference.if_forward(current, v0, threshold, order)
+    spikes, final = torch.empty_like(current), v0.clone()
+    _core.if_forward(
+        current.data_ptr(), final.data_ptr(), spikes.data_ptr(), current.shape[0], v0.numel(), threshold, order, isa
+    )
+    return spikes, final
+
+
+def instruction_sets() -> list[str]:
+    """The instruction sets that the compiled backend has code for and this machine can run, best first."""
+    return [] if _core_missing else list(_core.supported_isas())
+
+
+def parallel_loops() -> int:
+    """How many calls have used more than one thread so far; lets tests and benchmarks prove that the pool ran."""
+    return int(_core.parallel_loops())
+
+
+def core_info() -> dict[str, object]:
+    """What the compiled module says of itself: compiler, instruction sets, the one in use, threads."""
+    return {} if _core_missing else dict(_core.info())
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads the CPU backend may use, 1 or more. Results do not depend on it.
+
+    Raises:
+        TypeError, ValueError: if ``n`` is no integer or out of range.
+    """
+    _core.set_num_threads(check_count("n", n, maximum=MAX_THREADS))
+
+
+def num_threads() -> int:
+    """How many threads the CPU backend may use."""
+    return int(_core.num_threads())

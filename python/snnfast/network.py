@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spiking network that a user holds: it checks what comes in, chooses a backend, and never computes itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from snnfast import backends, checkpoint
+from snnfast.backends import Record
+from snnfast.reference import Simulation
+from snnfast.spec import (
+    Decoding,
+    Encoding,
+    FloatArray,
+    NetworkSpec,
+    NeuronSpec,
+    check_choice,
+    check_float,
+    check_seed,
+)
+
+#: dtypes that are converted to float32 without a word: the other real numbers that observations come in.
+_CONVERTED = (torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def _as_observations(value: object, n_in: int) -> Tensor:
+    """Check observations and return them as a contiguous float32 CPU tensor, of their own rank."""
+    if isinstance(value, np.ndarray):
+        if value.dtype not in (np.float32, np.float64) and value.dtype.kind not in "iu":
+            raise TypeError(f"observations must be float32, float64 or integers, got numpy {value.dtype}")
+        tensor = torch.from_numpy(np.array(value, dtype=np.float32, order="C"))
+    elif isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            raise TypeError(f"observations must be a dense tensor, got layout {value.layout}")
+        if value.device.type != "cpu":
+            raise ValueError(f"observations must be on the CPU, where this network runs, got device {value.device}")
+        if value.dtype != torch.float32 and value.dtype not in _CONVERTED:
+            raise TypeError(f"observations must be float32, float64 or integers, got {value.dtype}")
+        if value.requires_grad and torch.is_grad_enabled():
+            raise NotImplementedError(
+                "observations must not require a gradient: the spiking network is not differentiable. "
+                "Pass observations.detach(), or call it under torch.no_grad()"
+            )
+        tensor = value.detach().to(torch.float32).contiguous()
+        if tensor.is_conj() or tensor.is_neg():
+            tensor = tensor.resolve_conj().resolve_neg()
+    else:
+        raise TypeError(f"observations must be a torch tensor or a numpy array, got {type(value).__name__}")
+    if tensor.ndim not in (1, 2) or tensor.shape[-1] != n_in:
+        raise ValueError(f"observations must have shape (B, {n_in}) or ({n_in},), got {tuple(tensor.shape)}")
+    return tensor
+
+
+class SpikingNetwork:
+    """Layers of integrate-and-fire neurons, run for T steps on a batch of observations in one call.
+
+    The dynamics are those of :class:`snnfast.NeuronSpec`; within one step every layer sees the spikes that the layer
+    before it emitted in that same step. The network holds no state between calls.
+
+    Args:
+        weights: per layer (n_out, n_in), as in ``torch.nn.Linear``; tensors or arrays, copied as float32.
+        biases: per layer (n_out,) or ``None``; or ``None`` for no biases at all.
+        neuron: constants and update order of the neurons.
+        timesteps: steps T per decision.
+        encoding: ``"constant"``, ``"equidistant"`` or ``"poisson"``.
+        decoding: ``"potential"``, ``"mean_potential"``, ``"spikes"`` or ``"first_spike"``.
+        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``.
+        exact: hold to the exact contract (bit-identical for every backend, instruction set and number of threads).
+            ``False`` permits other orders of summation; today every method is exact, so both give the same bits.
+        split_inputs: encode ``[max(x, 0), max(-x, 0)]`` with weights ``[W, -W]``.
+        bias_input: append a constant 1 to observations; the first weights carry a last column for it.
+        output_scale: factor from decoded output to the unit of the network this one was converted from.
+        conversion: how this network was made; kept in checkpoints. Must be JSON.
+
+    Raises:
+        TypeError, ValueError: naming the argument, what was required and what arrived.
+        NotImplementedError: if the backend is not available here, saying why.
+
+    The options of encoding and decoding are described in :class:`snnfast.spec.NetworkSpec`.
+    """
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor | npt.NDArray[Any]],
+        biases: Sequence[Tensor | npt.NDArray[Any] | None] | None = None,
+        neuron: NeuronSpec | None = None,
+        timesteps: int = 100,
+        encoding: Encoding = "constant",
+        decoding: Decoding = "potential",
+        backend: str = "auto",
+        exact: bool = True,
+        *,
+        split_inputs: bool = False,
+        bias_input: bool = False,
+        output_scale: float = 1.0,
+        conversion: Mapping[str, Any] | None = None,
+    ) -> None:
+        spec = NetworkSpec(
+            weights=weights,  # type: ignore[arg-type]  # the spec copies and checks whatever arrives
+            biases=biases,  # type: ignore[arg-type]
+            neuron=NeuronSpec() if neuron is None else neuron,
+            timesteps=timesteps,
+            encoding=encoding,
+            decoding=decoding,
+            split_inputs=split_inputs,
+            bias_input=bias_input,
+        )
+        if not isinstance(exact, bool):
+            raise TypeError(f"exact must be True or False, got {exact!r}")
+        self._spec = spec
+        self._exact = exact
+        self._backend = backends.resolve(backend)
+        self._n_in = spec.n_in
+        self.output_scale = check_float("output_scale", output_scale)
+        self.conversion: dict[str, Any] = dict(conversion or {})
+        self._executable = backends.compile_network(spec, self._backend)
+        self._run = self._executable.run
+
+    # What it is -----------------------------------------------------------------------------------------------------
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """The checked description of the network."""
+        return self._spec
+
+    @property
+    def weights(self) -> list[Tensor]:
+        """Copies of the weights, per layer (n_out, n_in)."""
+        return [torch.from_numpy(w.copy()) for w in self._spec.weights]
+
+    @property
+    def biases(self) -> list[Tensor | None]:
+        """Copies of the biases, per layer (n_out,) or None."""
+        return [None if b is None else torch.from_numpy(b.copy()) for b in self._spec.biases]
+
+    @property
+    def neuron(self) -> NeuronSpec:
+        """Constants and update order of the neurons."""
+        return self._spec.neuron
+
+    @property
+    def timesteps(self) -> int:
+        """Steps T per decision."""
+        return self._spec.timesteps
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Features of an observation, then the neurons of every layer."""
+        return self._spec.sizes
+
+    @property
+    def n_in(self) -> int:
+        """Features of an observation."""
+        return self._n_in
+
+    @property
+    def n_out(self) -> int:
+        """Numbers that one observation gives."""
+        return self._spec.n_out
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs this network."""
+        return self._backend
+
+    @property
+    def exact(self) -> bool:
+        """Whether the exact contract was asked for."""
+        return self._exact
+
+    def method(self) -> dict[str, str]:
+        """Which backend, instruction set and method run this network."""
+        return self._executable.method()
+
+    def __repr__(self) -> str:
+        spec, method = self._spec, self.method()
+        return (
+            f"SpikingNetwork({'-'.join(map(str, self.sizes))}, timesteps={spec.timesteps}, "
+            f"{spec.encoding} encoding, {spec.decoding} decoding, {spec.neuron.order} order, "
+            f"backend={method['backend']!r}, {method['isa']}, {method['method']})"
+        )
+
+    # What it does ---------------------------------------------------------------------------------------------------
+
+    @overload
+    def __call__(self, observations: Tensor, *, seed: int = 0, original_units: bool = False) -> Tensor: ...
+    @overload
+    def __call__(
+        self, observations: npt.NDArray[Any], *, seed: int = 0, original_units: bool = False
+    ) -> FloatArray: ...
+    def __call__(
+        self, observations: Tensor | npt.NDArray[Any], *, seed: int = 0, original_units: bool = False
+    ) -> Tensor | FloatArray:
+        """Run all time steps and return the decoded output.
+
+        Args:
+            observations: (B, n_in) or (n_in,); torch or numpy; float32, or float64 or integers, which are converted.
+            seed: of the random numbers of Poisson encoding. The same seed gives the same spikes.
+            original_units: multiply by ``output_scale``, which turns the output of a converted network into an
+                estimate of the original network's output (Q-values, logits).
+
+        Returns:
+            (B, n_out) or (n_out,), float32, of the same kind as the observations.
+
+        Raises:
+            TypeError, ValueError: if the observations are of the wrong kind, dtype, shape or device, or not finite.
+        """
+        # The common case first, in the fewest look-ups: a batch that needs no conversion.
+        if (
+            type(observations) is Tensor
+            and observations.dtype is torch.float32
+            and observations.ndim == 2
+            and observations.shape[1] == self._n_in
+            and observations.is_cpu
+            and observations.is_contiguous()
+            and not observations.requires_grad
+            and observations.layout is torch.strided
+        ):
+            output = self._run(observations, check_seed(seed) if seed else 0)
+            return output * self.output_scale if original_units else output
+        batch = _as_observations(observations, self._n_in)
+        output = self._run(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed))
+        if original_units:
+            output = output * self.output_scale
+        if batch.ndim == 1:
+            output = output[0]
+        return output.numpy() if isinstance(observations, np.ndarray) else output
+
+    def simulate(
+        self,
+        observations: Tensor | npt.NDArray[Any],
+        *,
+        seed: int = 0,
+        record: Collection[Record] = (),
+    ) -> Simulation:
+        """Run all time steps and return what the network did, not only what it answered.
+
+        Args:
+            observations: (B, n_in) or (n_in,), as for calling the network; a single one counts as a batch of 1.
+            seed: of the random numbers of Poisson encoding.
+            record: any of ``"spikes"`` and ``"potentials"``: tensors (T, B, N) per layer.
+
+        Returns:
+            A :class:`~snnfast.reference.Simulation` of torch tensors; spike counts are always there.
+
+        Raises:
+            TypeError, ValueError: as for calling the network; or an unknown name in ``record``.
+        """
+        if isinstance(record, str):
+            record = (record,)
+        for name in record:
+            check_choice("record", name, Record)
+        batch = _as_observations(observations, self._n_in)
+        return self._executable.simulate(
+            batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed), frozenset(record)
+        )
+
+    def act(self, observation: Tensor | npt.NDArray[Any], *, seed: int = 0) -> int:
+        """The decision for one observation (n_in,): the index of the largest output, the first one at a tie."""
+        batch = _as_observations(observation, self._n_in)
+        if batch.ndim != 1:
+            raise ValueError(f"observation must have shape ({self._n_in},), got {tuple(batch.shape)}")
+        return int(self._run(batch.unsqueeze(0), check_seed(seed))[0].argmax())
+
+    # How it is kept -------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network to a safetensors file, atomically.
+
+        Raises:
+            OSError: if the file cannot be written; whatever was there before is then untouched.
+        """
+        spec = self._spec
+        tensors = {f"weights.{i}": w for i, w in enumerate(spec.weights)}
+        tensors |= {f"biases.{i}": b for i, b in enumerate(spec.biases) if b is not None}
+        neuron = spec.neuron
+        metadata = {
+            "sizes": list(spec.sizes),
+            "neuron": {name: getattr(neuron, name) for name in _NEURON_FIELDS},
+            "timesteps": spec.timesteps,
+            "encoding": spec.encoding,
+            "decoding": spec.decoding,
+            "split_inputs": spec.split_inputs,
+            "bias_input": spec.bias_input,
+            "output_scale": self.output_scale,
+            "conversion": self.conversion,
+        }
+        checkpoint.save(path, "spiking-network", tensors, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, backend: str = "auto", exact: bool = True) -> SpikingNetwork:
+        """Read a network that :meth:`save` has written.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            snnfast.CheckpointError: if the file is damaged, of another kind, or describes no valid network.
+        """
+        tensors, metadata = checkpoint.load(path, "spiking-network")
+        try:
+            layers = len(metadata["sizes"]) - 1
+            names = {f"{kind}.{i}" for kind in ("weights", "biases") for i in range(layers)}
+            if not set(tensors) <= names:
+                raise ValueError(f"unexpected tensors {sorted(set(tensors) - names)}")
+            network = cls(
+                weights=[tensors[f"weights.{i}"] for i in range(layers)],
+                biases=[tensors.get(f"biases.{i}") for i in range(layers)],
+                neuron=NeuronSpec(**metadata["neuron"]),
+                timesteps=metadata["timesteps"],
+                encoding=metadata["encoding"],
+                decoding=metadata["decoding"],
+                split_inputs=metadata["split_inputs"],
+                bias_input=metadata["bias_input"],
+                output_scale=metadata["output_scale"],
+                conversion=metadata["conversion"],
+                backend=backend,
+                exact=exact,
+            )
+            if list(network.sizes) != metadata["sizes"]:
+                raise ValueError(f"sizes {metadata['sizes']} do not match the weights, which are {network.sizes}")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+            raise checkpoint.CheckpointError(f"{os.fspath(path)}: does not describe a spiking network: {reason}") from error
+        return network
+
+
+_NEURON_FIELDS = ("alpha", "beta", "threshold", "reset", "order", "initial_potential")

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all tests share: the one list of implementations, and how a random network is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+
+import numpy as np
+import torch
+from hypothesis import settings
+
+from snnfast import backends
+from snnfast.spec import NetworkSpec, NeuronSpec
+
+# The same examples on every run, so that a red build can be repeated; `make test-full` asks for more of them.
+settings.register_profile("default", derandomize=True, deadline=None, max_examples=50)
+settings.register_profile("full", derandomize=True, deadline=None, max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Implementation:
+    """One way to run a network: a backend, and for the compiled one an instruction set."""
+
+    name: str
+    isa: str | None
+
+    def compile(self, spec: NetworkSpec) -> backends.Executable:
+        return backends.CpuExecutable(spec, self.isa) if self.isa else backends.ReferenceExecutable(spec)
+
+    def if_forward(
+        self, current: torch.Tensor, v0: torch.Tensor, threshold: float, order: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return backends.if_forward(current, v0, threshold, order, "cpu" if self.isa else "reference", self.isa)
+
+
+def implementations() -> list[Implementation]:
+    """Every implementation this machine can run, the reference first. Feeds every parity test."""
+    return [Implementation("reference", None), *(Implementation(isa, isa) for isa in backends.instruction_sets())]
+
+
+def random_spec(seed: int, **fixed: object) -> NetworkSpec:
+    """A random network with random options, small enough for the reference; ``fixed`` overrides options by name."""
+    rng = random.Random(seed)
+    layers = rng.choice([1, 2, 2, 3, 3, 4])
+    widths = [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 65, 130]
+    weights_of = rng.choices([8, 4], k=1)[0]
+    sizes = [rng.choice(widths[:weights_of]) for _ in range(layers + 1)]
+    if rng.random() < 0.3:
+        sizes[rng.randrange(1, layers + 1)] = rng.choice(widths)
+    options: dict[str, object] = {
+        "order": rng.choice(["immediate", "delayed"]),
+        "reset": rng.choice(["subtraction", "subtraction", "zero"]),
+        "alpha": rng.choice([0.0, 0.0, 0.5, 0.9]),
+        "beta": rng.choice([1.0, 1.0, 0.9, 0.0, 2.0]),
+        "threshold": rng.choice([1.0, 1.0, 0.7, 3.5]),
+        "initial_potential": rng.choice([0.0, 0.5, 0.5, 1.5, -1.0]),
+        "timesteps": rng.choice([1, 2, 5, 16, 33]),
+        "encoding": rng.choice(["constant", "constant", "equidistant", "poisson"]),
+        "decoding": rng.choice(["potential", "potential", "mean_potential", "spikes", "first_spike"]),
+        "split_inputs": rng.random() < 0.3,
+        "bias_input": rng.random() < 0.3,
+    }
+    options |= {k: v for k, v in fixed.items() if k != "sizes"}
+    sizes = list(fixed.get("sizes", sizes))  # type: ignore[call-overload]
+    numbers = np.random.default_rng(seed)
+    weights, biases = [], []
+    for i in range(len(sizes) - 1):
+        n_in = sizes[i] + (1 if i == 0 and options["bias_input"] else 0)
+        weights.append((numbers.normal(size=(sizes[i + 1], n_in)) * 1.5 / np.sqrt(n_in)).astype(np.float32))
+        biases.append(None if numbers.random() < 0.25 else (numbers.normal(size=sizes[i + 1]) * 0.3).astype(np.float32))
+    neuron = NeuronSpec(**{f.name: options[f.name] for f in dataclasses.fields(NeuronSpec)})  # type: ignore[arg-type]
+    names = ("timesteps", "encoding", "decoding", "split_inputs", "bias_input")
+    return NetworkSpec(tuple(weights), tuple(biases), neuron, **{n: options[n] for n in names})  # type: ignore[arg-type]
+
+
+def random_observations(spec: NetworkSpec, batch: int, seed: int) -> torch.Tensor:
+    """Observations that suit the encoding: probabilities for spikes, any sign for constant input."""
+    numbers = np.random.default_rng([seed, 1])
+    if spec.encoding == "constant" or spec.split_inputs:
+        values = numbers.normal(size=(batch, spec.n_in))
+    else:
+        values = numbers.uniform(-0.2, 1.3, size=(batch, spec.n_in))
+    values[numbers.random(values.shape) < 0.1] = 0.0
+    return torch.from_numpy(values.astype(np.float32))
