@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -212,12 +213,8 @@ gym.register("snntest/Endless-v0", Steps)
 for _how in HOSTILE:
     gym.register(f"snntest/Hostile-{_how.replace(' ', '-')}-v0", Hostile, max_episode_steps=50, kwargs={"how": _how})
 for _mode in AutoresetMode:
-    gym.register(
-        f"snntest/Vector-{_mode.name}-v0",
-        Fuse,
-        vector_entry_point=FuseVector,
-        max_episode_steps=50,
-        kwargs={},
-    )
+    _vector: Any = functools.partial(FuseVector, mode=_mode)
+    gym.register(f"snntest/Vector-{_mode.name}-v0", Fuse, vector_entry_point=_vector, max_episode_steps=50)
 for _bad in ("raises", "nan", "reward", "shape", "late nan"):
-    gym.register(f"snntest/Vector-{_bad.replace(' ', '-')}-v0", Fuse, vector_entry_point=FuseVector)
+    _vector = functools.partial(FuseVector, mode=AutoresetMode.NEXT_STEP, bad=_bad)
+    gym.register(f"snntest/Vector-{_bad.replace(' ', '-')}-v0", Fuse, vector_entry_point=_vector)

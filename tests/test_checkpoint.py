@@ -503,7 +503,7 @@ def kill_saves(file, kills):
             early = []
             while (words := parent.stdout.readline().split())[0] != "child":
                 early.append(int(words[0]))
-            time.sleep(rng.uniform(0.0, 0.05))
+            time.sleep(rng.uniform(0.0, 0.15))
             os.kill(int(words[1]), signal.SIGKILL)
             lines = list(iter(parent.stdout.readline, f"ended with {signal.SIGKILL:d}\n"))
             saves += len(lines)

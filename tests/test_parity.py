@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Implementation, implementations, random_observations, random_spec
 
 import snnfast as sf
+from conftest import Implementation, implementations, random_observations, random_spec
 from snnfast import backends
 from snnfast.reference import Simulation
 

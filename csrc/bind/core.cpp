@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 
 #include <chrono>
 #include <cmath>
@@ -125,10 +126,9 @@ std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::ve
   spec.neuron.reset_to_zero = choose<bool>("reset", reset, {{"subtraction", false}, {"zero", true}});
   spec.neuron.delayed = choose<bool>("order", order, {{"immediate", false}, {"delayed", true}});
   spec.timesteps = timesteps;
-  spec.encoding = choose<Encoding>("encoding", encoding,
-                                   {{"constant", Encoding::constant},
-                                    {"equidistant", Encoding::equidistant},
-                                    {"poisson", Encoding::poisson}});
+  spec.encoding = choose<Encoding>(
+      "encoding", encoding,
+      {{"constant", Encoding::constant}, {"equidistant", Encoding::equidistant}, {"poisson", Encoding::poisson}});
   spec.decoding = choose<Decoding>("decoding", decoding,
                                    {{"potential", Decoding::potential},
                                     {"mean_potential", Decoding::mean_potential},
@@ -142,8 +142,7 @@ std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::ve
 void run_request(const Plan& plan, const Request& request) {
   require(request.batch >= 0, "batch must be at least 0");
   check_finite(request.observations, request.batch, plan.n_in());
-  run_interruptible(plan.work(request.batch),
-                    [&](const Interrupt& interrupt) { return plan.run(request, interrupt); });
+  run_interruptible(plan.work(request.batch), [&](const Interrupt& interrupt) { return plan.run(request, interrupt); });
 }
 
 void plan_run(const Plan& plan, uint64_t observations, int64_t batch, uint64_t output, uint64_t seed,
@@ -193,8 +192,16 @@ void layer_over_time(uint64_t current, uint64_t membrane, uint64_t spikes, int64
   };
   require(steps >= 0 && width >= 0, "steps and width must be at least 0");
   const bool delayed = choose<bool>("order", order, {{"immediate", false}, {"delayed", true}});
-  Job job{choose_kernels(isa), pointer<const float>(current), pointer<float>(membrane), pointer<float>(spikes), steps,
-          width, int64_t{1} << 15, threshold, delayed, kNoInterrupt};
+  Job job{choose_kernels(isa),
+          pointer<const float>(current),
+          pointer<float>(membrane),
+          pointer<float>(spikes),
+          steps,
+          width,
+          int64_t{1} << 15,
+          threshold,
+          delayed,
+          kNoInterrupt};
   run_interruptible(static_cast<double>(steps) * static_cast<double>(width) / 4.0, [&](const Interrupt& interrupt) {
     job.interrupt = interrupt;
     // On the calling thread alone: the loop moves two numbers per operation, so memory is the limit, not the core.
@@ -203,8 +210,8 @@ void layer_over_time(uint64_t current, uint64_t membrane, uint64_t spikes, int64
   });
 }
 
-py::dict info() {
-  py::dict d;
+py::typing::Dict<py::str, py::object> info() {
+  py::typing::Dict<py::str, py::object> d;
   py::list isas;
   for (const Kernels* k : supported_kernels()) isas.append(k->isa);
   d["compiler"] =

@@ -34,9 +34,7 @@ SNNFAST_HOST_DEVICE PhiloxBlock random_bits(uint64_t seed, uint64_t sample, uint
 }
 
 // Poisson: a spike with probability x. The number drawn has 24 bits, so it is exact in float.
-SNNFAST_HOST_DEVICE bool poisson_spike(float x, uint32_t bits) {
-  return static_cast<float>(bits >> 8) * 0x1p-24f <= x;
-}
+SNNFAST_HOST_DEVICE bool poisson_spike(float x, uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f <= x; }
 
 // Equidistant: the n-th spike (from 1) falls on the step nearest to n / x, ties to even; x <= 0 never spikes.
 SNNFAST_HOST_DEVICE bool equidistant_spike(float x, float t, float& n) {

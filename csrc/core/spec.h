@@ -53,9 +53,12 @@ inline void validate(const NetworkSpec& net) {
     const LayerSpec& layer = net.layers[i];
     const std::string name = "weights[" + std::to_string(i) + "]";
     require(layer.n_in >= 1 && layer.n_out >= 1, name + " must not be empty");
-    require(layer.n_in < (int64_t{1} << 31) && layer.n_out < (int64_t{1} << 31), name + " must have fewer than 2**31 rows and columns");
-    require(static_cast<int64_t>(layer.weights.size()) == layer.n_in * layer.n_out, name + " must hold n_out * n_in numbers");
-    require(i == 0 || layer.n_in == net.layers[i - 1].n_out, name + " must have as many columns as the layer before has outputs");
+    require(layer.n_in < (int64_t{1} << 31) && layer.n_out < (int64_t{1} << 31),
+            name + " must have fewer than 2**31 rows and columns");
+    require(static_cast<int64_t>(layer.weights.size()) == layer.n_in * layer.n_out,
+            name + " must hold n_out * n_in numbers");
+    require(i == 0 || layer.n_in == net.layers[i - 1].n_out,
+            name + " must have as many columns as the layer before has outputs");
     require(layer.bias.empty() || static_cast<int64_t>(layer.bias.size()) == layer.n_out,
             "biases[" + std::to_string(i) + "] must have n_out numbers");
     for (float w : layer.weights) require(std::isfinite(w), name + " must be finite");
@@ -64,7 +67,8 @@ inline void validate(const NetworkSpec& net) {
   require(!net.split_inputs || net.features() % 2 == 0, "split inputs need an even number of encoded features");
   require(net.n_in() >= 1, "the network must have at least one input feature");
   const NeuronSpec& n = net.neuron;
-  require(std::isfinite(n.alpha) && std::isfinite(n.beta) && std::isfinite(n.initial_membrane), "neuron constants must be finite");
+  require(std::isfinite(n.alpha) && std::isfinite(n.beta) && std::isfinite(n.initial_membrane),
+          "neuron constants must be finite");
   require(std::isfinite(n.threshold) && n.threshold > 0, "threshold must be positive and finite");
 }
 

@@ -34,9 +34,9 @@ struct NetworkView {
   int64_t timesteps;
   int encoding, decoding;  // enum values of core/spec.h
   bool split_inputs, bias_input;
-  int64_t n_in;   // of an observation
-  int64_t tile;   // time steps that a layer runs before the next layer follows
-  int64_t block;  // samples per call of run_block, at most
+  int64_t n_in;             // of an observation
+  int64_t tile;             // time steps that a layer runs before the next layer follows
+  int64_t block;            // samples per call of run_block, at most
   const TableView* tables;  // of the method "tables", else null
 };
 

@@ -127,10 +127,14 @@ struct VectorCount {
 template <class F>
 void with_vectors(int64_t vectors, F&& f) {
   switch (vectors) {
-    case 1: return f(VectorCount<1>{});
-    case 2: return f(VectorCount<2>{});
-    case 3: return f(VectorCount<3>{});
-    default: return f(VectorCount<4>{});
+    case 1:
+      return f(VectorCount<1>{});
+    case 2:
+      return f(VectorCount<2>{});
+    case 3:
+      return f(VectorCount<3>{});
+    default:
+      return f(VectorCount<4>{});
   }
 }
 

@@ -64,7 +64,8 @@ bool poll_job(void* context) {
 }  // namespace
 
 Plan::Floats Plan::floats(int64_t count) {
-  const size_t bytes = static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(float)), 64));
+  const size_t bytes =
+      static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(float)), 64));
   float* data = static_cast<float*>(std::aligned_alloc(64, bytes));
   if (!data) throw std::bad_alloc();
   std::memset(data, 0, bytes);
@@ -139,8 +140,10 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels) : kernels_(kernels) 
     small = small && layer.n_out <= kTableWidth;
     // A guess of the rate of spikes, 1 in 8, is good enough for a decision about threads.
     const bool constant = l == 0 && spec.encoding == Encoding::constant;
-    const double sums = constant ? static_cast<double>(layer.n_in) : static_cast<double>(spec.timesteps * layer.n_in) / 8.0;
-    work_per_sample_ += static_cast<double>(layers_.back().padded) / 8.0 * (sums + 4.0 * static_cast<double>(spec.timesteps));
+    const double sums =
+        constant ? static_cast<double>(layer.n_in) : static_cast<double>(spec.timesteps * layer.n_in) / 8.0;
+    work_per_sample_ +=
+        static_cast<double>(layers_.back().padded) / 8.0 * (sums + 4.0 * static_cast<double>(spec.timesteps));
   }
   if (small) build_tables(spec);
 

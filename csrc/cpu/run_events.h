@@ -37,7 +37,8 @@ struct SampleState {
 
 struct Sizes {
   int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
-  explicit Sizes(const NetworkView& net) : features(net.layers[0].n_in), last_padded(net.layers[net.n_layers - 1].padded) {
+  explicit Sizes(const NetworkView& net)
+      : features(net.layers[0].n_in), last_padded(net.layers[net.n_layers - 1].padded) {
     widest = net.encoding == static_cast<int>(Encoding::constant) ? 1 : features;
     for (int64_t l = 0; l < net.n_layers; ++l) {
       const LayerView& layer = net.layers[l];
@@ -106,7 +107,8 @@ void start_sample(const NetworkView& net, const Sizes& sizes, const Request& req
 }
 
 // The encoded input's spikes of steps t0 .. t0 + steps - 1.
-void encode_tile(const NetworkView& net, const Request& request, int64_t row, int64_t t0, int64_t steps, SampleState& s) {
+void encode_tile(const NetworkView& net, const Request& request, int64_t row, int64_t t0, int64_t steps,
+                 SampleState& s) {
   const int64_t features = net.layers[0].n_in;
   const uint64_t sample = request.first_sample + static_cast<uint64_t>(row);
   float* counts = request.input_counts ? request.input_counts + row * features : nullptr;
@@ -203,9 +205,8 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
                               ? request.potentials[l] + (t0 * request.batch + first + i) * layer.n_out + begin
                               : nullptr;
         scan.steps = steps;
-        with_vectors(width / Vec::lanes, [&](auto vectors) {
-          scan_panel<decltype(rule), decltype(vectors)::value>(scan, constants);
-        });
+        with_vectors(width / Vec::lanes,
+                     [&](auto vectors) { scan_panel<decltype(rule), decltype(vectors)::value>(scan, constants); });
         go_on = !interrupt.poll(interrupt.context);
       }
     }
@@ -223,9 +224,11 @@ bool run_events(const NetworkView& net, const Request& request, int64_t first, i
     const int64_t row = first + i;
     samples[i] = take_sample(arena, net, sizes);
     start_sample(net, sizes, request, row, samples[i]);
-    if (last.fires) __builtin_memset(request.output + row * last.n_out, 0, static_cast<size_t>(last.n_out) * sizeof(float));
+    if (last.fires)
+      __builtin_memset(request.output + row * last.n_out, 0, static_cast<size_t>(last.n_out) * sizeof(float));
     if (request.input_counts) {
-      __builtin_memset(request.input_counts + row * sizes.features, 0, static_cast<size_t>(sizes.features) * sizeof(float));
+      __builtin_memset(request.input_counts + row * sizes.features, 0,
+                       static_cast<size_t>(sizes.features) * sizeof(float));
     }
     for (int64_t l = 0; request.spike_counts && l < net.n_layers && net.layers[l].fires; ++l) {
       const int64_t n = net.layers[l].n_out;

@@ -11,7 +11,8 @@ namespace snnfast {
 using ItemFunction = bool (*)(void* context, int64_t i);
 
 // Run items 0 .. count - 1 on up to num_threads() threads; false if one of them asked to stop. A loop that starts while
-// another one is running, or within one, runs on its caller's thread alone. Safe after fork: a child starts its own pool.
+// another one is running, or within one, runs on its caller's thread alone. Safe after fork: a child starts its own
+// pool.
 bool parallel_for(int64_t count, ItemFunction function, void* context);
 
 int num_threads();

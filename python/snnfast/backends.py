@@ -56,9 +56,7 @@ class Executable(Protocol):
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
         """Decoded output, (B, n_out)."""
 
-    def simulate(
-        self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0
-    ) -> Simulation:
+    def simulate(self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0) -> Simulation:
         """Output, spike counts, and records on request."""
 
     def method(self) -> dict[str, str]:
@@ -74,18 +72,14 @@ class ReferenceExecutable:
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
         return self.simulate(observations, seed, (), first_sample).output
 
-    def simulate(
-        self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0
-    ) -> Simulation:
+    def simulate(self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0) -> Simulation:
         finite = torch.isfinite(observations)
         if not finite.all():
             row, column = (int(i) for i in torch.nonzero(~finite)[0])
             value = float(observations[row, column])
             raise ValueError(f"observations must be finite, got {value} at sample {row}, feature {column}")
         with torch.no_grad():
-            return reference.simulate(
-                self._spec, observations, seed=seed, first_sample=first_sample, record=record
-            )
+            return reference.simulate(self._spec, observations, seed=seed, first_sample=first_sample, record=record)
 
     def method(self) -> dict[str, str]:
         return {"backend": "reference", "isa": "torch", "method": "time loop"}
@@ -121,9 +115,7 @@ class CpuExecutable:
         self.plan.run(observations.data_ptr(), batch, output.data_ptr(), seed, first_sample)
         return output
 
-    def simulate(
-        self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0
-    ) -> Simulation:
+    def simulate(self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0) -> Simulation:
         spec, batch = self._spec, observations.shape[0]
         widths = [w.shape[0] for w in spec.weights]
         output = torch.empty(batch, self._n_out)

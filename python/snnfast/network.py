@@ -33,7 +33,7 @@ _CONVERTED = (torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, 
 def _as_observations(value: object, n_in: int) -> Tensor:
     """Check observations and return them as a contiguous float32 CPU tensor, of their own rank."""
     if isinstance(value, np.ndarray):
-        if value.dtype not in (np.float32, np.float64) and value.dtype.kind not in "iu":
+        if value.dtype.kind not in "iu" and not (value.dtype.kind == "f" and value.dtype.itemsize in (4, 8)):
             raise TypeError(f"observations must be float32, float64 or integers, got numpy {value.dtype}")
         tensor = torch.from_numpy(np.array(value, dtype=np.float32, order="C"))
     elif isinstance(value, Tensor):
@@ -221,6 +221,7 @@ class SpikingNetwork:
             and observations.is_cpu
             and observations.is_contiguous()
             and not observations.requires_grad
+            and not observations.is_neg()
             and observations.layout is torch.strided
         ):
             output = self._run(observations, check_seed(seed) if seed else 0)
@@ -238,7 +239,7 @@ class SpikingNetwork:
         observations: Tensor | npt.NDArray[Any],
         *,
         seed: int = 0,
-        record: Collection[Record] = (),
+        record: Collection[Record] | Record = (),
     ) -> Simulation:
         """Run all time steps and return what the network did, not only what it answered.
 
@@ -253,14 +254,11 @@ class SpikingNetwork:
         Raises:
             TypeError, ValueError: as for calling the network; or an unknown name in ``record``.
         """
-        if isinstance(record, str):
-            record = (record,)
-        for name in record:
+        wanted = frozenset({record} if isinstance(record, str) else record)
+        for name in wanted:
             check_choice("record", name, Record)
         batch = _as_observations(observations, self._n_in)
-        return self._executable.simulate(
-            batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed), frozenset(record)
-        )
+        return self._executable.simulate(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed), wanted)
 
     def act(self, observation: Tensor | npt.NDArray[Any], *, seed: int = 0) -> int:
         """The decision for one observation (n_in,): the index of the largest output, the first one at a tie."""
@@ -326,7 +324,7 @@ class SpikingNetwork:
                 raise ValueError(f"sizes {metadata['sizes']} do not match the weights, which are {network.sizes}")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-            raise checkpoint.CheckpointError(f"{os.fspath(path)}: does not describe a spiking network: {reason}") from error
+            raise checkpoint.CheckpointError(path, f"does not describe a spiking network: {reason}") from error
         return network
 
 

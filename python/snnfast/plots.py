@@ -140,13 +140,14 @@ def evaluation_plot(reports: Mapping[str, ReportLike], path: _PathLike, *, title
         raise ValueError("reports must hold at least one evaluation, got none")
     compared = any(report.similarity is not None for report in reports.values())
     columns = len(reports)
-    figure = _figure(path, 1.0 + 4.2 * columns, 6.1 if compared else 3.8)
+    figure = _figure(path, max(6.4, 1.0 + 4.2 * columns), 6.1 if compared else 3.8)
     grid = figure.subplots(2 if compared else 1, columns, squeeze=False, sharey="row")
 
     every = np.concatenate([np.asarray(r.returns, dtype=float) for r in reports.values()])
     low, high = min(0.0, float(every.min())), max(0.0, float(every.max()))
     margin = 0.07 * ((high - low) or 1.0)
-    grid[0, 0].set_ylim(low - margin if low < 0 else low, high + margin if high > 0 else high)
+    span = (low - margin if low < 0 else 0.0, high + margin if high > 0 else 0.0)
+    grid[0, 0].set_ylim(span if span[0] < span[1] else (-1.0, 1.0))
     for axes, (name, report) in zip(grid[0], reports.items(), strict=True):
         _returns(axes, name, report)
     grid[0, 0].set_ylabel("return of an episode")
@@ -277,7 +278,7 @@ def write_gif(
         max_width: wider pictures are made smaller, in pixels.
 
     Raises:
-        ValueError: if there are no frames or one has another shape or dtype.
+        ValueError: if there are no frames, one has another shape or dtype, or a number is out of range.
         ImportError: if Pillow is not installed.
         OSError: if the file cannot be written.
     """
@@ -288,6 +289,8 @@ def write_gif(
         raise ValueError("frames must hold at least one picture, got none")
     if not 0 < frames_per_second <= 100:
         raise ValueError(f"frames_per_second must be above 0 and at most 100, got {frames_per_second}")
+    if max_width < 1:
+        raise ValueError(f"max_width must be at least 1, got {max_width}")
     for number, frame in enumerate(frames):
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or frame.shape != frames[0].shape:
             raise ValueError(
@@ -347,7 +350,7 @@ def _returns(axes: Axes, name: str, report: ReportLike) -> None:
     )
     low, high = report.return_interval
     axes.axhspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, zorder=1, label="95 % interval of the mean")
-    axes.axhline(report.mean_return, color=ORANGE, linewidth=2.2, zorder=3, label="mean return")
+    axes.axhline(report.mean_return, color=ORANGE, linewidth=1.6, zorder=5, label="mean return")
     axes.set_xlim(0, len(returns) + 1)
     axes.set_xlabel("episode")
     spread = f", sd {report.std_return:.1f}" if len(returns) > 1 else ""

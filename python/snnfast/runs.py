@@ -73,10 +73,9 @@ class RunFolder:
         self._stages[stage] = {"files": digests, "seconds": seconds, "result": dict(result)}
         atomic_write(self.path / STAGES, to_json({"stages": self._stages}))
 
-    @property
-    def seconds(self) -> float:
-        """Time that the finished stages took, all sessions together."""
-        return float(sum(stage["seconds"] for stage in self._stages.values()))
+    def seconds(self, stage: str) -> float:
+        """Time that a finished stage took."""
+        return float(self._stages[stage]["seconds"])
 
     def close(self) -> None:
         """Let other processes use the folder."""
@@ -103,7 +102,7 @@ def open_run(root: Path, name: str, config: Mapping[str, Any], mode: Mode, owned
         OSError: if the folder cannot be made or written to.
     """
     check_name(name)
-    path = Path(os.path.realpath(root / name))
+    path = root / name
     if mode == "suffix":
         path = _first_free(path)
     _permit(path, mode)
@@ -127,12 +126,6 @@ def open_run(root: Path, name: str, config: Mapping[str, Any], mode: Mode, owned
         yield run
     finally:
         run.close()
-
-
-def stored_config(root: Path, name: str) -> dict[str, Any] | None:
-    """The config of the run ``root/name``, or ``None`` if there is no run there."""
-    check_name(name)
-    return _read_config(Path(os.path.realpath(root / name)))
 
 
 def check_name(name: str) -> None:
@@ -268,16 +261,13 @@ def _is_stage(record: object) -> bool:
     )
 
 
-def _sha256(path: Path) -> str | None:
+def _sha256(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; "" if it cannot be read."""
+    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow(file)
+            while block := file.read(1 << 20):
+                digest.update(block)
     except OSError:
-        return None
-
-
-def _slow(file: Any) -> str:  # Python 3.10 has no hashlib.file_digest
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+        return ""
     return digest.hexdigest()

@@ -110,7 +110,8 @@ class NeuronSpec:
     def initial_membrane(self) -> np.float32:
         """The hidden layers' membrane potential before the first step, rounded as every backend must round it."""
         with np.errstate(over="ignore"):
-            return np.float32(self.initial_potential) * np.float32(self.threshold)
+            product: np.float32 = np.float32(self.initial_potential) * np.float32(self.threshold)
+            return product
 
 
 def _as_array(name: str, value: object, dimensions: int) -> FloatArray:
@@ -168,11 +169,12 @@ class NetworkSpec:
     bias_input: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.weights, (torch.Tensor, np.ndarray)) or not isinstance(self.weights, Sequence):
-            raise TypeError(f"weights must be a sequence of arrays, one per layer, got {type(self.weights).__name__}")
-        if len(self.weights) == 0:
+        arrived: Any = self.weights
+        if isinstance(arrived, (torch.Tensor, np.ndarray)) or not isinstance(arrived, Sequence):
+            raise TypeError(f"weights must be a sequence of arrays, one per layer, got {type(arrived).__name__}")
+        if len(arrived) == 0:
             raise ValueError("weights must have at least one layer, got none")
-        weights = tuple(_as_array(f"weights[{i}]", w, 2) for i, w in enumerate(self.weights))
+        weights = tuple(_as_array(f"weights[{i}]", w, 2) for i, w in enumerate(arrived))
         given: Any = self.biases if self.biases is not None else (None,) * len(weights)
         if isinstance(given, (torch.Tensor, np.ndarray)) or not isinstance(given, Sequence):
             raise TypeError(f"biases must be a sequence, one entry per layer, or None, got {type(given).__name__}")
@@ -203,12 +205,12 @@ class NetworkSpec:
     @property
     def n_in(self) -> int:
         """Features of one observation."""
-        return self.weights[0].shape[1] - int(self.bias_input)
+        return int(self.weights[0].shape[1]) - int(self.bias_input)
 
     @property
     def n_out(self) -> int:
         """Numbers that one observation gives."""
-        return self.weights[-1].shape[0]
+        return int(self.weights[-1].shape[0])
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -219,7 +219,9 @@ class Vectorised:
         if not np.isfinite(rewards).all() and not np.isfinite(rewards[alive]).all():
             bad = rewards[alive & ~np.isfinite(rewards)][0]
             raise RuntimeError(f"environment {self.env_id!r} gave the reward {bad} {where}")
-        return finite(observations, (self.size, self.n_observation), self.env_id, where, alive), rewards, done
+        # Nobody is asked about the state that an episode ends in.
+        used = alive & ~done
+        return finite(observations, (self.size, self.n_observation), self.env_id, where, used), rewards, done
 
 
 class Instances:
@@ -270,5 +272,6 @@ class Instances:
                 raise failure(self.env_id, where, error) from error
             if not math.isfinite(rewards[i]):
                 raise RuntimeError(f"environment {self.env_id!r} gave the reward {rewards[i]} {where}")
-            observations[i] = finite(observation, (self.n_observation,), self.env_id, where)
+            if not done[i]:  # nobody is asked about the state that an episode ends in
+                observations[i] = finite(observation, (self.n_observation,), self.env_id, where)
         return observations, rewards, done

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything runs in a virtual environment that is made on the way. `make demo` and `make test` need Python and a C++
+# compiler, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Applies to isolated builds as well, so that what is built with is pinned like what is run with.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off
+BUILD_FILES := pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc python -type f -not -name '*.so' -not -path '*/__pycache__/*')
+
+.PHONY: demo test test-full lint format bench clean
+
+# Train a policy, convert it, compare: everything lands in runs/demo. Interrupted, it goes on where it was.
+demo: $(VENV)/.installed
+	$(BIN)/snnfast run cartpole --name demo --resume
+
+# The tier that CI runs.
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -m "not long"
+
+# With the long ones: training marks, kill loops, more examples of every property.
+test-full: $(VENV)/.installed-test
+	HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest --timeout 3600
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inc')
+
+format: $(VENV)/.installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.inc')
+
+bench: $(VENV)/.installed
+	$(BIN)/snnfast bench network --json benchmarks/results/network.json
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python $(BUILD_FILES)
+	@echo "Installing snnfast and what it needs into $(VENV) (a few minutes the first time) ..."
+	$(INSTALL) ".[plot]"
+	@touch $@
+
+$(VENV)/.installed-test: $(BIN)/python $(BUILD_FILES)
+	@echo "Installing snnfast and what its tests need into $(VENV) (a few minutes the first time) ..."
+	$(INSTALL) ".[test]" -C cmake.define.SNNFAST_WERROR=ON
+	@touch $@ $(VENV)/.installed

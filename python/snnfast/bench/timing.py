@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Paired timing: rivals take turns within one process, so that a noisy machine disturbs them alike.
+
+Absolute times are one noisy reading; the ratio of two rivals, taken round by round, is what counts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds per call over the rounds.
+
+    Attributes:
+        median, best: over the rounds.
+        spread: half the distance between the quartiles, relative to the median.
+        rounds: seconds per call of every round, for paired ratios.
+        calls: calls per round.
+    """
+
+    median: float
+    best: float
+    spread: float
+    rounds: tuple[float, ...]
+    calls: int
+
+
+def _seconds(call: Callable[[], object], calls: int) -> float:
+    start = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return time.perf_counter() - start
+
+
+def time_paired(
+    rivals: Mapping[str, Callable[[], object]], *, rounds: int = 9, round_seconds: float = 0.05
+) -> dict[str, Timing]:
+    """Time every rival in turn, round after round.
+
+    Args:
+        rivals: what to call, by name.
+        rounds: how many rounds; 3 are taken where a single call lasts longer than a second.
+        round_seconds: about how long a rival is called in one round; at least one call.
+
+    Returns:
+        The timing of every rival, by name.
+    """
+    calls, slowest = {}, 0.0
+    for name, call in rivals.items():
+        call()  # warm up
+        once = _seconds(call, 1)
+        slowest = max(slowest, once)
+        calls[name] = max(1, int(round_seconds / max(once, 1e-7)))
+    if slowest > 1.0:
+        rounds = min(rounds, 3)
+    seconds: dict[str, list[float]] = {name: [] for name in rivals}
+    for _ in range(rounds):
+        for name, call in rivals.items():
+            seconds[name].append(_seconds(call, calls[name]) / calls[name])
+    timings = {}
+    for name, values in seconds.items():
+        median = statistics.median(values)
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (median,) * 3
+        timings[name] = Timing(median, min(values), (high - low) / 2 / median, tuple(values), calls[name])
+    return timings
+
+
+def paired_ratio(slow: Timing, fast: Timing) -> float:
+    """How many times faster ``fast`` is: the median over the rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(slow.rounds, fast.rounds, strict=True))

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``snnfast run | train | record | convert | evaluate | bench | info``.
+
+Exit codes: 0 done, 1 an error (one line on standard error, ``--debug`` for the traceback), 2 a wrong command line,
+130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from snnfast._version import __version__
+from snnfast.cli import bench, convert, evaluate, info, learn, run
+from snnfast.cli.common import Output, UsageError
+from snnfast.runs import RunFolderError
+
+_DESCRIPTION = """\
+Trained ReLU policies as spiking networks that decide the same way, run at the machine's limit.
+
+Start with `snnfast run cartpole`: it trains a policy, converts it, and compares the two over 50,000 decisions."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="snnfast",
+        description=_DESCRIPTION,
+        epilog="`snnfast COMMAND --help` explains a command and gives an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"snnfast {__version__}")
+    subparsers = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
+    for module in (run, learn, convert, evaluate, bench, info):
+        module.add(subparsers)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of the process by default.
+    """
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as exit_:  # argparse has printed its message, or the help that was asked for
+        return exit_.code if isinstance(exit_.code, int) else 2
+    arguments.argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(arguments.handler(arguments, Output(arguments.json)))
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        # Whatever was on the line (a progress bar, say) stays readable.
+        print("\nsnnfast: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (UsageError, RunFolderError) as error:
+        if arguments.debug:
+            raise
+        print(f"snnfast: error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if arguments.debug:
+            raise
+        print(f"snnfast: error: {_one_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _one_line(error: Exception) -> str:
+    """An error's message for a user, on one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    text = " ".join(str(error).split())
+    # Errors that our own checks raise speak for themselves; of any other the kind may be the better half.
+    known = (ValueError, TypeError, NotImplementedError, RuntimeError, ImportError, OSError)
+    return text if text and isinstance(error, known) else f"{type(error).__name__}: {text}".rstrip(": ")

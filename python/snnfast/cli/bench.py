@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``snnfast bench``: measured figures, each checked before it is timed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from snnfast.cli.common import Output, Subparsers, add_command, count
+
+_WHAT = ("network", "similarity", "evaluation", "all")
+
+
+def add(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "bench",
+        _bench,
+        summary="measure speed and similarity",
+        description=(
+            "network     the compiled network against naive torch and the original ReLU network\n"
+            "similarity  decisions of converted policies against the originals', over several trained policies\n"
+            "evaluation  a whole evaluation against the one-decision-at-a-time way of the 2020 thesis\n"
+            "all         all of them, similarity for both presets"
+        ),
+        example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
+    )
+    parser.add_argument("what", choices=_WHAT, help="what to measure")
+    parser.add_argument("--preset", choices=("thesis", "rate"), default="rate", help="of similarity (default: rate)")
+    parser.add_argument(
+        "--seeds", type=count, default=10, metavar="N", help="of similarity: policies that hold (default: 10)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="of similarity: folder for trained policies (default: the user's cache)",
+    )
+    parser.add_argument("--quick", action="store_true", help="see that it works; no figures to quote")
+
+
+def _bench(arguments: argparse.Namespace, out: Output) -> int:
+    what = ("network", "evaluation", "thesis", "rate") if arguments.what == "all" else (arguments.what,)
+    results: dict[str, Any] = {}
+    for name in what:
+        if len(what) > 1:
+            out.say(f"\n== {'similarity, preset ' if name in ('thesis', 'rate') else ''}{name}")
+        results[name] = _one(name, arguments, out)
+    out.write(results if len(what) > 1 else results[what[0]])
+    return 0
+
+
+def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any]:
+    seed = 1 if arguments.seed is None else arguments.seed
+    if name == "network":
+        from snnfast.bench import network
+
+        with contextlib.redirect_stdout(sys.stderr if out.json_path == "-" else sys.stdout):
+            return network.run(quick=arguments.quick)
+    if name == "evaluation":
+        from snnfast.bench import evaluation
+
+        smaller: dict[str, Any] = {"repeats": 1, "slice_size": 20} if arguments.quick else {}
+        return evaluation.run(seed=seed, say=out.say, **smaller)
+    from snnfast.bench import similarity
+
+    return similarity.run(
+        arguments.preset if name == "similarity" else name,
+        seeds=1 if arguments.quick else arguments.seeds,
+        first_seed=seed,
+        cache=arguments.cache,
+        say=out.say,
+    )

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all commands share: options, output, and reading the agents that a command line names."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from snnfast._version import __version__
+from snnfast.runs import check_writable, to_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from snnfast.learning import Replay
+    from snnfast.network import SpikingNetwork
+
+#: The word that stands for the policy that comes with the package, and the environment that it was trained for.
+SHIPPED = {"cartpole": "CartPole-v1"}
+
+Subparsers = Any  # argparse has no public name for what add_subparsers returns
+
+
+class UsageError(Exception):
+    """The command line asks for something that cannot be done as it stands: exit code 2."""
+
+
+class Output:
+    """Where a command's words and numbers go.
+
+    Args:
+        json_path: file for the machine-readable result, "-" for standard output (words then go to standard error),
+            or ``None``.
+    """
+
+    def __init__(self, json_path: str | None) -> None:
+        self.json_path = json_path
+        if json_path not in (None, "-"):
+            check_target(Path(str(json_path)), overwrite=True)
+
+    def say(self, text: str = "") -> None:
+        """Print for people."""
+        print(text, file=sys.stderr if self.json_path == "-" else sys.stdout, flush=True)
+
+    def write(self, content: Mapping[str, Any]) -> None:
+        """Write the result for machines, if it was asked for: strict JSON."""
+        if self.json_path is None:
+            return
+        data = to_json(content)
+        if self.json_path == "-":
+            sys.stdout.write(data.decode())
+            sys.stdout.flush()
+        else:
+            from snnfast.checkpoint import atomic_write
+
+            atomic_write(self.json_path, data)
+
+
+def check_target(path: Path, *, overwrite: bool) -> None:
+    """Raise unless the file ``path`` can be written, before anything is computed.
+
+    Raises:
+        UsageError: if it exists and may not be replaced.
+        OSError: if it is a folder, or its own folder is missing or cannot be written to.
+    """
+    folder = path.parent
+    if path.is_dir():
+        raise IsADirectoryError(21, "this is a folder, a file name is needed", os.fspath(path))
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists already; choose another name, or add --overwrite to replace it")
+    if not folder.is_dir():
+        raise FileNotFoundError(2, f"cannot write {path.name}: there is no such folder", os.fspath(folder))
+    check_writable(folder)
+
+
+def add_command(
+    subparsers: Subparsers,
+    name: str,
+    handler: Callable[[argparse.Namespace, Output], int],
+    *,
+    summary: str,
+    description: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    """A subcommand with the options that every command has."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(handler=handler)
+    common = parser.add_argument_group("options of every command")
+    common.add_argument("--json", metavar="F", help="write the result as JSON to file F, '-' for standard output")
+    common.add_argument("--seed", type=seed, metavar="N", help="seed of everything random (default: 1)")
+    common.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    return parser
+
+
+def seed(text: str) -> int:
+    """A whole number from 0 to 2**32 - 1: what every library here accepts as a seed."""
+    return _whole(text, 0, 2**32 - 1)
+
+
+def count(text: str) -> int:
+    """A whole number of at least 1."""
+    return _whole(text, 1, 2**31 - 1)
+
+
+def _whole(text: str, low: int, high: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {low} to {high}, got {text!r}")
+    return value
+
+
+def kind_of(path: Path) -> str | None:
+    """What a file of ours says that it holds, without checking anything else; ``None`` if it says nothing."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+            return (file.metadata() or {}).get("kind")
+    except (OSError, ValueError, safetensors.SafetensorError):
+        return None
+
+
+def read_policy(name: str) -> tuple[nn.Sequential, str | None]:
+    """The policy in a file, or the shipped one by its word; and the environment it was trained for, if known."""
+    from snnfast import checkpoint
+    from snnfast.learning import load_policy, pretrained_policy
+
+    if name in SHIPPED and not Path(name).exists():
+        return pretrained_policy(SHIPPED[name]), SHIPPED[name]
+    policy = load_policy(name)
+    env_id = checkpoint.load(name, "policy")[1].get("env_id")
+    return policy, env_id if isinstance(env_id, str) else None
+
+
+def read_agent(name: str) -> tuple[SpikingNetwork | nn.Sequential, str | None]:
+    """A spiking network or a policy, whichever the file holds; and the environment it is for, if known."""
+    from snnfast.network import SpikingNetwork
+
+    if (name in SHIPPED and not Path(name).exists()) or kind_of(Path(name)) == "policy":
+        return read_policy(name)
+    network = SpikingNetwork.load(name)
+    replay = network.conversion.get("replay")
+    env_id = replay.get("env_id") if isinstance(replay, dict) else None
+    return network, env_id if isinstance(env_id, str) else None
+
+
+def need_env(given: str | None, known: str | None, about: str) -> str:
+    """The environment to use: the one given, else the one that the file names."""
+    env_id = given or known
+    if env_id is None:
+        raise UsageError(f"{about} does not say which environment it is for: add --env, for example --env CartPole-v1")
+    return env_id
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that has a part in the numbers."""
+    from importlib import metadata
+
+    found = {"snnfast": __version__, "python": platform.python_version()}
+    for library in ("torch", "numpy", "gymnasium", "safetensors"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
+    return found
+
+
+def plots_available() -> bool:
+    """Whether matplotlib is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
+def check_plot(path: Path | None) -> None:
+    """Raise unless the picture that was asked for can be drawn, before anything is computed."""
+    if path is None:
+        return
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UsageError(f"a picture's file must end in .png, .pdf or .svg, got {path}")
+    if not plots_available():
+        raise ImportError(f'cannot draw {path}: matplotlib is not installed; pip install "snnfast[plot]"')
+
+
+def describe_replay(replay: Replay) -> str:
+    """A replay memory in a few words."""
+    return f"{len(replay.observations):,} states of {replay.metadata.get('env_id', 'an unknown environment')}"

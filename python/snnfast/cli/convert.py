@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``snnfast convert``: a trained policy becomes a spiking network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from snnfast.cli.common import (
+    Output,
+    Subparsers,
+    UsageError,
+    add_command,
+    check_target,
+    count,
+    describe_replay,
+    need_env,
+    read_policy,
+)
+
+
+def add(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(
+        subparsers,
+        "convert",
+        _convert,
+        summary="turn a trained policy into a spiking network",
+        description=(
+            "Turn a trained policy (Linear and ReLU layers) into a network of integrate-and-fire neurons.\n"
+            "Settings come from the preset; options given beside it override them."
+        ),
+        example="snnfast convert cartpole --preset rate --out net.safetensors",
+    )
+    parser.add_argument("policy", help="policy file, or the word 'cartpole' for the one that comes with snnfast")
+    parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="file for the spiking network")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    source = parser.add_argument_group("states to take activation scales from")
+    source.add_argument("--replay", metavar="FILE", help="a replay memory; without it one is recorded now")
+    source.add_argument("--env", metavar="ID", help="environment to record in (default: the one in the policy file)")
+    source.add_argument("--size", type=count, metavar="N", help="states to record (default: 20000)")
+    settings = parser.add_argument_group("conversion")
+    settings.add_argument("--preset", metavar="NAME", help="thesis or rate (default: rate)")
+    settings.add_argument("--scaling", metavar="NAME", help="model, data, robust or neuron")
+    settings.add_argument("--percentile", type=float, metavar="P", help="of robust and neuron scaling, in percent")
+    settings.add_argument(
+        "--shift",
+        action=argparse.BooleanOptionalAction,
+        help="begin each neuron's range at its lower percentile (neuron scaling)",
+    )
+    settings.add_argument("--timesteps", type=count, metavar="T", help="time steps per decision")
+    settings.add_argument("--order", metavar="NAME", help="order of the neuron's update: immediate or delayed")
+    settings.add_argument("--initial-potential", type=float, metavar="X", help="of hidden neurons, in thresholds")
+    settings.add_argument("--readout", metavar="NAME", help="final or mean membrane potential")
+    settings.add_argument("--split-inputs", action="store_true", help="feed positive and negative inputs separately")
+
+
+def _convert(arguments: argparse.Namespace, out: Output) -> int:
+    from snnfast.conversion import convert
+    from snnfast.learning import Replay, record_replay
+
+    check_target(arguments.out, overwrite=arguments.overwrite)
+    if arguments.replay is not None and (arguments.env is not None or arguments.size is not None):
+        raise UsageError("--env and --size are for recording a replay, which --replay makes unnecessary")
+    policy, known = read_policy(arguments.policy)
+    replay: Replay | None = None
+    if arguments.replay is not None:
+        replay = Replay.load(arguments.replay)
+        out.say(f"replay: {describe_replay(replay)} from {arguments.replay}")
+    elif arguments.scaling != "model":
+        env_id = need_env(arguments.env, known, arguments.policy)
+        seed = 1 if arguments.seed is None else arguments.seed
+        replay = record_replay(env_id, policy, size=arguments.size or 20_000, seed=seed)
+        out.say(f"replay: {describe_replay(replay)}, recorded now (seed {seed})")
+    given: dict[str, Any] = {
+        name: getattr(arguments, name)
+        for name in (
+            "preset",
+            "scaling",
+            "percentile",
+            "shift",
+            "timesteps",
+            "order",
+            "initial_potential",
+            "readout",
+            "split_inputs",
+        )
+    }
+    network = convert(policy, replay, **given)
+    network.save(arguments.out)
+    settings = network.conversion["settings"]
+    out.say(f"preset {network.conversion['preset']}: " + ", ".join(f"{k} {_word(v)}" for k, v in settings.items()))
+    for number, scale in enumerate(network.conversion["scales"], start=1):
+        values = scale if isinstance(scale, list) else [scale]
+        span = f"{values[0]:.4g}" if len(values) == 1 else f"{min(values):.4g} to {max(values):.4g}, one per neuron"
+        out.say(f"  layer {number}: {network.sizes[number]} neurons, activation scale {span}")
+    if replay is not None:
+        same = _same_decisions(network, replay)
+        out.say(f"  {same:.2%} of the replay's decisions are the original's; `snnfast evaluate` plays and compares")
+    out.say(f"wrote {arguments.out}")
+    out.write({"network": str(arguments.out), "sizes": list(network.sizes), "conversion": network.conversion})
+    return 0
+
+
+def _same_decisions(network: Any, replay: Any) -> float:
+    import torch
+
+    outputs = network(torch.as_tensor(replay.observations))
+    return float((outputs.argmax(1) == torch.as_tensor(replay.outputs).argmax(1)).double().mean())
+
+
+def _word(value: object) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

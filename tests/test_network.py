@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SpikingNetwork and if_forward as a user meets them: inputs of every kind, and every documented error."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import snnfast as sf
+from snnfast.spec import NetworkSpec, NeuronSpec
+
+
+@pytest.fixture(params=["cpu", "reference"])
+def net(request: pytest.FixtureRequest) -> sf.SpikingNetwork:
+    generator = torch.Generator().manual_seed(0)
+    sizes = (3, 5, 2)
+    weights = [torch.randn(b, a, generator=generator) for a, b in itertools.pairwise(sizes)]
+    return sf.SpikingNetwork(weights, [torch.randn(5, generator=generator), None], backend=request.param)
+
+
+X = torch.tensor([[0.5, -1.0, 2.0], [0.25, 0.0, -0.5]])
+
+
+def test_same_kind_and_shape_out_as_in(net: sf.SpikingNetwork) -> None:
+    out = net(X)
+    assert out.shape == (2, 2)
+    assert out.dtype == torch.float32
+    assert torch.equal(net(X[0]), out[0])
+    array = net(X.numpy())
+    assert isinstance(array, np.ndarray)
+    assert array.dtype == np.float32
+    assert np.array_equal(array, out.numpy())
+    assert np.array_equal(net(X[1].numpy()), out[1].numpy())
+    assert net(X[:0]).shape == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.int32, torch.uint8])
+def test_other_real_dtypes_are_converted(net: sf.SpikingNetwork, dtype: torch.dtype) -> None:
+    x = torch.tensor([[1, 2, 0], [3, 0, 1]]).to(dtype)
+    assert torch.equal(net(x), net(x.float()))
+    assert np.array_equal(net(x.numpy()), net(x.float()).numpy())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.bool, torch.complex64])
+def test_other_dtypes_are_refused(net: sf.SpikingNetwork, dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match="observations must be float32, float64 or integers, got"):
+        net(X.to(dtype))
+    if dtype != torch.bfloat16:
+        with pytest.raises(TypeError, match="observations must be float32, float64 or integers, got"):
+            net(X.to(dtype).numpy())
+
+
+@pytest.mark.parametrize("bad", [[[0.1, 0.2, 0.3]], None, 1.0, "x"])
+def test_other_kinds_are_refused(net: sf.SpikingNetwork, bad: object) -> None:
+    with pytest.raises(TypeError, match="observations must be a torch tensor or a numpy array, got"):
+        net(bad)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (1, 4), (3, 2), (1, 1, 3), ()])
+def test_wrong_shapes_are_refused(net: sf.SpikingNetwork, shape: tuple[int, ...]) -> None:
+    for call in (net, net.simulate):
+        with pytest.raises(ValueError, match=r"observations must have shape \(B, 3\) or \(3,\), got"):
+            call(torch.zeros(shape))  # type: ignore[operator]
+
+
+def test_not_contiguous_inputs_are_read_rightly_and_left_alone(net: sf.SpikingNetwork) -> None:
+    wide = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    views = [wide[:, ::2], wide[:, :3], wide[::2, :3], wide[:, :3].t().contiguous().t(), X[:1].expand(7, 3)]
+    for view in views:
+        before = view.clone()
+        assert torch.equal(net(view), net(view.clone(memory_format=torch.contiguous_format)))
+        assert torch.equal(view, before)
+        assert np.array_equal(net(view.numpy()), net(view).numpy())
+    backwards = X.numpy()[:, ::-1]
+    assert np.array_equal(net(backwards), net(backwards.copy()))
+    big_endian = X.numpy().astype(">f4")
+    assert np.array_equal(net(big_endian), net(X.numpy()))
+    read_only = X.numpy().copy()
+    read_only.flags.writeable = False
+    assert np.array_equal(net(read_only), net(X.numpy()))
+    negated_view = torch.complex(X, -X).conj().imag  # a view that torch has marked as "read me negated"
+    assert negated_view.is_neg()
+    assert torch.equal(net(negated_view), net(X))
+
+
+def test_devices_layouts_and_gradients_that_are_refused(net: sf.SpikingNetwork) -> None:
+    with pytest.raises(ValueError, match="observations must be on the CPU, where this network runs, got device meta"):
+        net(X.to("meta"))
+    with pytest.raises(TypeError, match="observations must be a dense tensor"):
+        net(X.to_sparse())
+    with pytest.raises(NotImplementedError, match=r"observations must not require a gradient"):
+        net(X.clone().requires_grad_())
+    with torch.no_grad():
+        assert torch.equal(net(X.clone().requires_grad_()), net(X))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused_with_their_place(net: sf.SpikingNetwork, value: float) -> None:
+    x = X.clone()
+    x[1, 2] = value
+    with pytest.raises(ValueError, match=rf"observations must be finite, got {value} at sample 1, feature 2"):
+        net(x)
+    with pytest.raises(ValueError, match="observations must be finite"):
+        net(torch.tensor([[1e300, 0.0, 0.0]], dtype=torch.float64))
+
+
+def test_huge_but_finite_observations_stay_exact() -> None:
+    # The current overflows to infinity; such a neuron fires for ever, in every implementation.
+    weights = [torch.tensor([[3.0], [-3.0]]), torch.tensor([[1.0, 2.0]])]
+    for order in ("immediate", "delayed"):
+        outs = [
+            sf.SpikingNetwork(weights, neuron=sf.NeuronSpec(order=order), timesteps=9, backend=b)(
+                torch.tensor([[3e38]])
+            )
+            for b in ("cpu", "reference")
+        ]
+        assert torch.equal(*outs)
+        assert float(outs[0]) == (9.0 if order == "immediate" else 6.0)
+
+
+def test_act_is_the_first_largest_output(net: sf.SpikingNetwork) -> None:
+    for row in X:
+        assert net.act(row.numpy()) == net.act(row) == int(net(row).argmax())
+    tie = sf.SpikingNetwork([torch.zeros(3, 1)], timesteps=1)
+    assert tie.act(np.zeros(1)) == 0
+    with pytest.raises(ValueError, match=r"observation must have shape \(3,\)"):
+        net.act(X)
+
+
+def test_simulate_returns_counts_and_records(net: sf.SpikingNetwork) -> None:
+    plain = net.simulate(X)
+    assert plain.spikes is None
+    assert plain.potentials is None
+    full = net.simulate(X, record=("spikes", "potentials"))
+    assert full.spikes is not None
+    assert full.potentials is not None
+    assert [tuple(s.shape) for s in full.spikes] == [(100, 2, 5)]
+    assert [tuple(p.shape) for p in full.potentials] == [(100, 2, 5), (100, 2, 2)]
+    assert torch.equal(full.spikes[0].sum(0), full.spike_counts[0])
+    assert torch.equal(plain.spike_counts[0], full.spike_counts[0])
+    assert torch.equal(full.potentials[-1][-1], full.output)
+    assert torch.equal(full.output, net(X))
+    assert torch.equal(net.simulate(X[0]).output, full.output[:1])
+    assert net.simulate(X, record="spikes").spikes is not None
+    with pytest.raises(ValueError, match="record must be one of 'spikes', 'potentials', got 'currents'"):
+        net.simulate(X, record=("currents",))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_out_of_range_are_refused(net: sf.SpikingNetwork, seed: int) -> None:
+    with pytest.raises(ValueError, match="seed must be from 0 to"):
+        net(X, seed=seed)
+
+
+@pytest.mark.parametrize("seed", [1.5, "1", True])
+def test_seeds_of_other_kinds_are_refused(net: sf.SpikingNetwork, seed: object) -> None:
+    with pytest.raises(TypeError, match="seed must be an integer"):
+        net(X, seed=seed)  # type: ignore[call-overload]
+
+
+def test_poisson_depends_on_the_seed_alone() -> None:
+    net = sf.SpikingNetwork([torch.eye(3)], encoding="poisson", timesteps=50)
+    x = torch.full((4, 3), 0.5)
+    assert torch.equal(net(x, seed=7), net(x, seed=7))
+    assert not torch.equal(net(x, seed=7), net(x, seed=8))
+    assert torch.equal(net(x), net(x, seed=0))
+
+
+def test_original_units(net: sf.SpikingNetwork) -> None:
+    scaled = sf.SpikingNetwork(net.weights, net.biases, output_scale=0.25)
+    assert torch.equal(scaled(X, original_units=True), scaled(X) * 0.25)
+    assert np.array_equal(scaled(X[0].numpy(), original_units=True), scaled(X[0].numpy()) * np.float32(0.25))
+
+
+def test_weights_come_back_and_are_private() -> None:
+    weights, bias = torch.randn(2, 3), torch.randn(2)
+    net = sf.SpikingNetwork([weights], [bias])
+    before = net(X)
+    kept = weights.clone()
+    weights.zero_()
+    net.weights[0].zero_()
+    assert torch.equal(net(X), before)
+    assert torch.equal(net.weights[0], kept)
+    assert torch.equal(net.biases[0], bias)  # type: ignore[arg-type]
+    assert net.sizes == (3, 2)
+    assert (net.n_in, net.n_out, net.timesteps) == (3, 2, 100)
+    assert "3-2" in repr(net)
+
+
+W = np.ones((2, 3), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(weights=[]), ValueError, "weights must have at least one layer, got none"),
+        (dict(weights=W), TypeError, "weights must be a sequence of arrays, one per layer, got ndarray"),
+        (dict(weights=None), TypeError, "weights must be a sequence"),
+        (dict(weights=[W[0]]), ValueError, r"weights\[0\] must have 2 dimensions, got shape \(3,\)"),
+        (dict(weights=[W[:0]]), ValueError, r"weights\[0\] must not be empty"),
+        (dict(weights=[W, W]), ValueError, r"weights\[1\] must have 2 columns, the outputs of layer 0, got shape"),
+        (dict(weights=[W * np.nan]), ValueError, r"weights\[0\] must be finite .*nan.* at index \(0, 0\)"),
+        (dict(weights=[W.astype(np.float64) * 1e300]), ValueError, r"weights\[0\] must be finite in float32"),
+        (dict(weights=[W.astype(complex)]), TypeError, r"weights\[0\] must hold real numbers, got complex128"),
+        (dict(weights=[[["a"]]]), TypeError, r"weights\[0\] must hold real numbers"),
+        (dict(weights=[torch.ones(2, 3).to_sparse()]), TypeError, r"weights\[0\] must be a dense tensor"),
+        (dict(weights=[torch.ones(2, 3, device="meta")]), TypeError, r"weights\[0\] must be a dense tensor with data"),
+        (dict(biases=[]), ValueError, r"biases must have one entry per layer \(1\), got 0"),
+        (dict(biases=W[0]), TypeError, "biases must be a sequence, one entry per layer, or None, got ndarray"),
+        (dict(biases=[W[0]]), ValueError, r"biases\[0\] must have shape \(2,\), got \(3,\)"),
+        (dict(biases=[np.array([1, np.inf])]), ValueError, r"biases\[0\] must be finite"),
+        (dict(neuron={}), TypeError, "neuron must be a NeuronSpec, got dict"),
+        (dict(timesteps=0), ValueError, "timesteps must be from 1 to 16777216, got 0"),
+        (dict(timesteps=2**24 + 1), ValueError, "timesteps must be from 1 to 16777216"),
+        (dict(timesteps=1.5), TypeError, "timesteps must be an integer, got 1.5"),
+        (dict(timesteps=True), TypeError, "timesteps must be an integer, got True"),
+        (dict(encoding="rate"), ValueError, "encoding must be one of 'constant', 'equidistant', 'poisson', got 'rate'"),
+        (dict(decoding="max"), ValueError, "decoding must be one of 'potential', 'mean_potential', 'spikes'"),
+        (dict(exact=1), TypeError, "exact must be True or False, got 1"),
+        (dict(split_inputs="yes"), TypeError, "split_inputs must be True or False, got 'yes'"),
+        (dict(weights=[W[:, :1]], bias_input=True), ValueError, "must have at least 2 columns when bias_input is set"),
+        (dict(output_scale=math.inf), ValueError, "output_scale must be finite"),
+    ],
+)  # fmt: skip
+def test_bad_networks_are_refused(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sf.SpikingNetwork(**{"weights": [W], **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (dict(alpha=-0.1), ValueError, "alpha must be at least 0"),
+        (dict(alpha=math.nan), ValueError, "alpha must be finite"),
+        (dict(beta="1"), TypeError, "beta must be a number, got '1'"),
+        (dict(beta=True), TypeError, "beta must be a number"),
+        (dict(threshold=0), ValueError, "threshold must be positive"),
+        (dict(threshold=1e-60), ValueError, "threshold must be positive"),
+        (dict(threshold=math.inf), ValueError, "threshold must be finite"),
+        (dict(threshold=1e39), ValueError, "threshold must be finite and within the range of float32"),
+        (dict(initial_potential=math.inf), ValueError, "initial_potential must be finite"),
+        (dict(initial_potential=1e30, threshold=1e30), ValueError, "initial_potential [*] threshold must be finite"),
+        (dict(reset="soft"), ValueError, "reset must be one of 'subtraction', 'zero', got 'soft'"),
+        (dict(order="now"), ValueError, "order must be one of 'immediate', 'delayed', got 'now'"),
+    ],
+)
+def test_bad_neurons_are_refused(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        NeuronSpec(**arguments)  # type: ignore[arg-type]
+
+
+def test_initial_potential_is_for_hidden_layers_only() -> None:
+    spec = NeuronSpec(initial_potential=0.5, threshold=2.0)
+    net = sf.SpikingNetwork([torch.zeros(1, 1), torch.zeros(1, 1)], neuron=spec, timesteps=3)
+    potentials = net.simulate(torch.zeros(1, 1), record=("potentials",)).potentials
+    assert potentials is not None
+    assert potentials[0].flatten().tolist() == [1.0, 1.0, 1.0]
+    assert potentials[1].flatten().tolist() == [0.0, 0.0, 0.0]
+
+
+def test_layer_over_time_errors() -> None:
+    current, v0 = torch.zeros(4, 2, 3), torch.zeros(2, 3)
+    with pytest.raises(TypeError, match="current must be a torch tensor, got ndarray"):
+        sf.if_forward(current.numpy(), v0)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"v0 must be a dense float32 tensor, got torch\.float64"):
+        sf.if_forward(current, v0.double())
+    with pytest.raises(ValueError, match=r"current must have shape \(T, B, N\), got \(2, 3\)"):
+        sf.if_forward(v0, v0)
+    with pytest.raises(ValueError, match=r"v0 must have shape \(2, 3\), as current asks, got \(3, 2\)"):
+        sf.if_forward(current, v0.t())
+    with pytest.raises(ValueError, match="current must be on the CPU, got device meta"):
+        sf.if_forward(current.to("meta"), v0)
+    with pytest.raises(ValueError, match="threshold must be positive"):
+        sf.if_forward(current, v0, 0.0)
+    with pytest.raises(ValueError, match="order must be one of"):
+        sf.if_forward(current, v0, 1.0, "later")  # type: ignore[arg-type]
+    with pytest.raises(NotImplementedError, match="current must not require a gradient"):
+        sf.if_forward(current.clone().requires_grad_(), v0)
+
+
+def test_layer_over_time_leaves_its_inputs_alone_and_reads_views() -> None:
+    current = torch.randn(6, 5, 4, generator=torch.Generator().manual_seed(2)).transpose(1, 2)
+    v0 = torch.rand(5, 4, generator=torch.Generator().manual_seed(3)).t()
+    kept = current.clone(), v0.clone()
+    spikes, v = sf.if_forward(current, v0, 0.5)
+    assert torch.equal(current, kept[0])
+    assert torch.equal(v0, kept[1])
+    again = sf.if_forward(current.contiguous(), v0.contiguous(), 0.5, backend="reference")
+    assert torch.equal(spikes, again[0])
+    assert torch.equal(v, again[1])
+
+
+def test_saved_networks_come_back_with_every_option(tmp_path: object) -> None:
+    path = f"{tmp_path}/net.safetensors"
+    net = sf.SpikingNetwork(
+        [torch.randn(3, 5), torch.randn(2, 3)],
+        [None, torch.randn(2)],
+        sf.NeuronSpec(0.5, 0.9, 1.5, "zero", "delayed", 0.25),
+        timesteps=17,
+        encoding="equidistant",
+        decoding="first_spike",
+        split_inputs=True,
+        bias_input=True,
+        output_scale=0.5,
+        conversion={"preset": "hand", "percentile": 99.0},
+    )
+    net.save(path)
+    back = sf.SpikingNetwork.load(path)
+    x = torch.rand(20, 4)
+    assert torch.equal(net(x), back(x))
+    assert back.neuron == net.neuron
+    assert back.output_scale == 0.5
+    assert back.conversion == net.conversion
+    for name in ("timesteps", "encoding", "decoding", "split_inputs", "bias_input", "sizes"):
+        assert getattr(back.spec, name) == getattr(net.spec, name)
+    assert sf.SpikingNetwork.load(path, backend="reference").backend == "reference"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, m: m.pop("neuron"), "'neuron' is missing"),
+        (lambda t, m: t.pop("weights.1"), r"'weights\.1' is missing"),
+        (lambda t, m: m.update(sizes=[4, 3, 2]), "do not match the weights"),
+        (lambda t, m: m.update(sizes=3), "does not describe a spiking network"),
+        (lambda t, m: m["neuron"].update(threshold=-1.0), "threshold must be positive"),
+        (lambda t, m: m["neuron"].update(tau=1.0), "unexpected keyword argument 'tau'"),
+        (lambda t, m: m.update(timesteps="many"), "timesteps must be an integer"),
+        (lambda t, m: t.update({"weights.9": np.ones((1, 1), np.float32)}), "unexpected tensors"),
+    ],
+)
+def test_checkpoints_that_describe_no_network_are_refused(tmp_path: object, change: object, message: str) -> None:
+    from snnfast import checkpoint
+
+    path = f"{tmp_path}/net.safetensors"
+    sf.SpikingNetwork([torch.ones(3, 5), torch.ones(2, 3)]).save(path)
+    tensors, metadata = checkpoint.load(path, "spiking-network")
+    change(tensors, metadata)  # type: ignore[operator]
+    checkpoint.save(path, "spiking-network", tensors, metadata)
+    with pytest.raises(sf.CheckpointError, match=f"(?s){path}.*{message}"):
+        sf.SpikingNetwork.load(path)
+
+
+def test_spec_is_usable_by_itself() -> None:
+    spec = NetworkSpec((W,), (None,), NeuronSpec(), 3, split_inputs=True)
+    assert spec.encoded_weights.shape == (2, 6)
+    assert (spec.n_in, spec.n_out, spec.sizes, spec.spiking_layers) == (3, 2, (3, 2), 0)

@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures: written whole, of the right size, with labelled axes and what they should show."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from snnfast import SpikingNetwork, plots
+
+image = pytest.importorskip("PIL.Image")
+FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The figures that are drawn while a test runs."""
+    drawn: list[Any] = []
+    save = plots._save
+
+    def keep(figure: Any, *rest: Any) -> None:
+        drawn.append(figure)
+        save(figure, *rest)
+
+    monkeypatch.setattr(plots, "_save", keep)
+    return drawn
+
+
+def check_picture(path: Path, figure: Any) -> None:
+    """A picture of the figure's size that is not blank; every axis with data is labelled; text lies within it."""
+    width, height = (int(x * 160) for x in figure.get_size_inches())
+    with image.open(path) as picture:
+        assert picture.size == (width, height)
+        pixels = np.asarray(picture.convert("L"))
+    assert 0.005 < (pixels < 200).mean() < 0.6
+    assert (np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]) == 255).all(), "nothing is cut off"
+    left = {axes.get_subplotspec().colspan.start: axes for axes in figure.axes if axes.get_ylabel()}
+    assert 0 in left
+    assert any(axes.get_xlabel() for axes in figure.axes)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    for legend in [*figure.legends, *(axes.get_legend() for axes in figure.axes if axes.get_legend())]:
+        box = legend.get_window_extent(renderer)
+        assert not any(box.overlaps(axes.get_window_extent(renderer)) for axes in figure.axes), "covers no data"
+
+
+def report(n: int = 12, similarity: bool = True, seed: int = 0) -> Any:
+    rng = np.random.default_rng(seed)
+    returns, decisions = rng.uniform(100, 500, n), rng.integers(10, 100, n)
+    agreements = rng.binomial(decisions, 0.95)
+    return types.SimpleNamespace(
+        returns=returns.tolist(),
+        mean_return=returns.mean(),
+        std_return=returns.std(ddof=1) if n > 1 else 0.0,
+        return_interval=(returns.mean() - 20, returns.mean() + 20),
+        similarity=agreements.sum() / decisions.sum() if similarity else None,
+        similarity_interval=(0.93, 0.97) if similarity else None,
+        episode_decisions=decisions.tolist(),
+        episode_agreements=agreements.tolist() if similarity else None,
+    )
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+def curve(n: int) -> tuple[Any, Any]:
+    durations = np.random.default_rng(0).integers(10, 200, n)
+    return durations, [0.0 if i < 99 else float(durations[i - 99 : i + 1].mean()) for i in range(n)]
+
+
+@pytest.mark.parametrize("title", [None, "REINFORCE on CartPole-v1, seed 1"])
+def test_training_curve(tmp_path: Path, figures: list[Any], title: str | None) -> None:
+    durations, means = curve(300)
+    plots.training_curve(durations, means, 250, tmp_path / "curve.png", title=title)
+    (figure,) = figures
+    check_picture(tmp_path / "curve.png", figure)
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("episode", "duration / steps")
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert list(lines) == ["episode", "mean of 100 episodes", "required mean 195", "solved in episode 250"]
+    assert lines["episode"].get_color() == plots.BLUE
+    assert lines["episode"].get_ydata().tolist() == durations.tolist()
+    assert lines["mean of 100 episodes"].get_color() == plots.ORANGE
+    assert lines["mean of 100 episodes"].get_xdata()[0] == 100, "the first mean belongs to episode 100"
+    assert lines["mean of 100 episodes"].get_ydata().tolist() == means[99:]
+    assert set(lines["solved in episode 250"].get_xdata()) == {250}
+
+
+@pytest.mark.parametrize("n", [1, 2, 99, 100])
+def test_a_short_unsolved_training_curve(tmp_path: Path, figures: list[Any], n: int) -> None:
+    plots.training_curve(*curve(n), None, tmp_path / "curve.png", threshold=None)
+    check_picture(tmp_path / "curve.png", figures[0])
+    assert len(figures[0].axes[0].get_lines()) == (2 if n == 100 else 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (([], [], None), "durations must be a list with at least one number"),
+        (([1, 2], [1], None), r"means must have one entry per episode \(2\), got 1"),
+        (([1, np.nan], [1, 1], None), "durations must be finite, got nan"),
+        (([1, 2], [1, 1], 3), "solved_at must be an episode from 1 to 2 or None, got 3"),
+        (([1, 2], [1, 1], 0), "solved_at"),
+        (([[1, 2]], [1, 1], None), r"got shape \(1, 2\)"),
+    ],
+)
+def test_training_curve_refuses(tmp_path: Path, arguments: tuple[Any, Any, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        plots.training_curve(*arguments, tmp_path / "curve.png")
+    assert not list(tmp_path.iterdir())
+
+
+# Evaluations ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("title", [None, "CartPole-v1"])
+def test_evaluation_plot(tmp_path: Path, figures: list[Any], title: str | None) -> None:
+    reports = {"thesis": report(seed=1), "rate": report(seed=2)}
+    plots.evaluation_plot(reports, tmp_path / "evaluation.png", title=title)
+    (figure,) = figures
+    check_picture(tmp_path / "evaluation.png", figure)
+    assert len(figure.axes) == 4
+    for column, (name, given) in enumerate(reports.items()):
+        above, below = figure.axes[column], figure.axes[2 + column]
+        assert above.get_title(loc="left") == name
+        assert above.get_title(loc="right") == f"mean {given.mean_return:.1f}, sd {given.std_return:.1f}"
+        assert above.get_xlabel() == "episode"
+        assert above.get_lines()[0].get_ydata().tolist() == given.returns
+        assert below.get_title(loc="left") == f"similarity {100 * given.similarity:.2f} %"
+        assert below.get_xlabel() == "decisions so far"
+        running = below.get_lines()[0]
+        assert running.get_ydata()[-1] == pytest.approx(100 * given.similarity)
+        assert running.get_xdata()[-1] == sum(given.episode_decisions)
+        first = given.episode_agreements[0] / given.episode_decisions[0]
+        assert running.get_ydata()[0] == pytest.approx(100 * first)
+    assert figure.axes[0].get_ylabel() == "return of an episode"
+    assert figure.axes[2].get_ylabel() == "running similarity / %"
+
+
+def test_evaluation_plot_without_comparison(tmp_path: Path, figures: list[Any]) -> None:
+    plots.evaluation_plot({"a": report(similarity=False)}, tmp_path / "one.png")
+    check_picture(tmp_path / "one.png", figures[0])
+    assert len(figures[0].axes) == 1
+    plots.evaluation_plot({"a": report(similarity=False), "b": report(1)}, tmp_path / "two.png")
+    check_picture(tmp_path / "two.png", figures[1])
+    assert [t.get_text() for t in figures[1].axes[2].texts] == ["not compared"]
+
+
+def test_evaluation_plot_with_negative_and_with_equal_returns(tmp_path: Path, figures: list[Any]) -> None:
+    worse = report()
+    worse.returns = [-150.0, -90.0, -200.0]
+    worse.mean_return, worse.return_interval = -146.7, (-180.0, -110.0)
+    same = report()
+    same.returns, same.mean_return, same.return_interval = [0.0] * 12, 0.0, (0.0, 0.0)
+    plots.evaluation_plot({"worse": worse}, tmp_path / "worse.png")
+    plots.evaluation_plot({"same": same}, tmp_path / "same.png")
+    low, high = figures[0].axes[0].get_ylim()
+    assert low < -200
+    assert high >= 0
+    check_picture(tmp_path / "same.png", figures[1])
+
+
+def test_evaluation_plot_needs_a_report(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="reports must hold at least one evaluation"):
+        plots.evaluation_plot({}, tmp_path / "x.png")
+
+
+# Rasters --------------------------------------------------------------------------------------------------------------
+
+
+def simulation(sizes: list[int], decoding: str, batch: int = 2) -> Any:
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(n, m)) / np.sqrt(m) for m, n in itertools.pairwise(sizes)]
+    net = SpikingNetwork(weights, None, timesteps=30, decoding=decoding, backend="reference")  # type: ignore[arg-type]
+    return net.simulate(rng.normal(size=(batch, sizes[0])), record=("spikes", "potentials"))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "decoding"), [([4, 16, 16, 2], "potential"), ([3, 150, 9], "spikes"), ([3, 1, 1], "mean_potential")]
+)
+def test_raster(tmp_path: Path, figures: list[Any], sizes: list[int], decoding: str) -> None:
+    sim = simulation(sizes, decoding)
+    plots.raster(sim, tmp_path / "raster.png", sample=1, title="One decision")
+    (figure,) = figures
+    check_picture(tmp_path / "raster.png", figure)
+    layers = len(sim.spikes)
+    assert len(figure.axes) == layers + 1
+    for axes, spikes in zip(figure.axes, sim.spikes, strict=False):
+        when, which = axes.get_lines()[0].get_data()
+        drawn = {(int(t) - 1, int(n) - 1) for t, n in zip(when, which, strict=True)}
+        assert drawn == {tuple(x) for x in np.argwhere(spikes[:, 1].numpy()).tolist()}
+        assert axes.get_ylabel() == "neuron"
+    last = figure.axes[-1]
+    assert last.get_xlabel() == "time step"
+    assert last.get_title(loc="right") == f"decision: action {int(sim.output[1].argmax())}"
+    for n in range(sizes[-1]):
+        assert last.get_lines()[n].get_ydata().tolist() == sim.potentials[-1][:, 1, n].tolist()
+
+
+def test_raster_names_the_actions(tmp_path: Path, figures: list[Any]) -> None:
+    plots.raster(simulation([4, 8, 2], "potential"), tmp_path / "r.pdf", outputs=["left", "right"])
+    assert [t.get_text() for t in figures[0].axes[-1].texts] == ["left", "right"]
+    assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_raster_refuses(tmp_path: Path) -> None:
+    sim = simulation([4, 8, 2], "potential")
+    for options, words in (
+        ({"sample": 2}, "sample must be from 0 to 1, got 2"),
+        ({"outputs": ["a"]}, "name 2 neurons"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            plots.raster(sim, tmp_path / "r.png", **options)  # type: ignore[arg-type]
+    for missing in ("spikes", "potentials"):
+        bare = simulation([4, 8, 2], "potential")
+        setattr(bare, missing, None)
+        with pytest.raises(ValueError, match=r'record=\("spikes", "potentials"\)'):
+            plots.raster(bare, tmp_path / "r.png")
+
+
+# Films ----------------------------------------------------------------------------------------------------------------
+
+
+def test_write_gif(tmp_path: Path) -> None:
+    frames = [np.full((30, 40, 3), 10 * i, np.uint8) for i in range(7)]
+    plots.write_gif(frames, tmp_path / "film.gif", frames_per_second=12.5)
+    with image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 7
+        assert film.size == (40, 30)
+        assert film.info["loop"] == 0
+        for i in range(7):
+            film.seek(i)
+            assert film.info["duration"] == 80
+            assert np.abs(np.asarray(film.convert("RGB")).astype(int) - 10 * i).max() <= 2
+    assert list(tmp_path.iterdir()) == [tmp_path / "film.gif"]
+
+
+def test_wide_films_are_made_smaller(tmp_path: Path) -> None:
+    plots.write_gif([np.zeros((100, 600, 3), np.uint8)] * 2, tmp_path / "film.gif", max_width=300)
+    with image.open(tmp_path / "film.gif") as film:
+        assert film.size == (300, 50)
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "words"),
+    [
+        ([], {}, "at least one picture"),
+        ([np.zeros((4, 4, 3))], {}, "frame 0 is float64"),
+        ([np.zeros((4, 4), np.uint8)], {}, r"frame 0 is uint8 \(4, 4\)"),
+        ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)], {}, "frame 1 is"),
+        ([np.zeros((4, 4, 3), np.uint8)], {"frames_per_second": 0}, "above 0 and at most 100"),
+        ([np.zeros((4, 4, 3), np.uint8)], {"frames_per_second": 101}, "above 0 and at most 100"),
+        ([np.zeros((4, 4, 3), np.uint8)], {"max_width": 0}, "max_width must be at least 1"),
+    ],
+)
+def test_write_gif_refuses(tmp_path: Path, frames: list[Any], options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        plots.write_gif(frames, tmp_path / "film.gif", **options)
+    assert not list(tmp_path.iterdir())
+
+
+# Files and libraries --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml"), ("PNG", b"\x89P")]
+)
+def test_the_ending_chooses_the_format(tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = tmp_path / f"curve.{suffix}"
+    path.write_text("old")
+    plots.training_curve(*curve(5), None, str(path))
+    assert path.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", ["curve.bmp", "curve", "curve.gif"])
+def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=r"path must end in .png, .pdf, .svg, got"):
+        plots.training_curve(*curve(5), None, tmp_path / name)
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"curve\.png"):
+        plots.training_curve(*curve(5), None, tmp_path / "missing" / "curve.png")
+
+
+def test_without_matplotlib_and_pillow_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *arguments: Any) -> Any:
+        if name.split(".")[0] in ("PIL", "matplotlib"):
+            raise ImportError("gone")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r'need matplotlib: pip install "snnfast\[plot\]"'):
+        plots.training_curve(*curve(5), None, tmp_path / "curve.png")
+    with pytest.raises(ImportError, match=r'need Pillow: pip install "snnfast\[plot\]"'):
+        plots.write_gif([np.zeros((4, 4, 3), np.uint8)], tmp_path / "film.gif")
+
+
+def test_plotting_is_imported_late_and_leaves_pyplot_alone(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from snnfast import plots
+assert not any(name.split(".")[0] in ("matplotlib", "PIL") for name in sys.modules), "imported too early"
+plots.training_curve([1, 2], [0, 0], None, {str(tmp_path / "curve.png")!r})
+assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
