@@ -297,6 +297,15 @@ def test_constant_current_step_by_step(implementation: Implementation, order: st
     assert [float(step[0]) for step in run.potentials[0]] == pytest.approx(potentials, abs=1e-15)
 
 
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_layer_over_time_step_by_step(implementation: Implementation, order: str) -> None:
+    potentials, spikes = TENTHS[order, "subtraction"]
+    got, final = implementation.if_forward(torch.full((10, 1, 1), 0.3), torch.zeros(1, 1), 1.0, order)
+    assert line(got) == spikes
+    assert float(final) == pytest.approx(potentials[-1], abs=1e-6)
+
+
 def test_a_neuron_that_reads_out_never_fires() -> None:
     """The same current, read out: ten steps of it, and one fewer with the delay; the mean is over all steps."""
     for order, final, mean in [("immediate", 2.5, 1.375), ("delayed", 2.25, 1.125)]:

@@ -59,7 +59,7 @@ struct Kernels {
   int64_t (*scratch_bytes)(const NetworkView&);
   // Run samples first .. first + count - 1 for all time steps. False if interrupted.
   bool (*run_block)(const NetworkView&, const Request&, int64_t first, int64_t count, char* scratch, const Interrupt&);
-  // The same by tables: small networks without records or counts.
+  // The same by tables: small networks, no records.
   bool (*run_tables)(const NetworkView&, const Request&, int64_t first, int64_t count, const Interrupt&);
   // One layer over time: current (steps, width) -> spikes (steps, width); membrane (width) is updated in place.
   bool (*if_forward)(const float* current, float* membrane, float* spikes, int64_t steps, int64_t width, int64_t first,

@@ -169,7 +169,7 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels) : kernels_(kernels) 
 }
 
 bool Plan::run(const Request& request, const Interrupt& interrupt) const {
-  const bool by_tables = !tables_.empty() && !request.spike_counts && !request.spikes && !request.potentials;
+  const bool by_tables = !tables_.empty() && !request.spikes && !request.potentials;
   const int64_t most = by_tables ? kTableBlock : view_.block;
   Job job{request, interrupt, most, by_tables};
 

@@ -11,6 +11,8 @@
 namespace snnfast {
 namespace {
 
+SNNFAST_INLINE void add_to(float* p, Vec a) { store(p, load(p) + a); }
+
 constexpr int kTableVectors = static_cast<int>(kTableWidth) / Vec::lanes;
 
 // Hidden: number of spiking layers. LastVectors: vectors of the last layer. Samples: how many are interleaved.
@@ -40,6 +42,10 @@ struct TableRun {
       }
       for (int v = 0; v < LastVectors; ++v) last_mem[s][v] = last_syn[s][v] = total[s][v] = broadcast(0.0f);
     }
+    // Spike counts live in memory: nobody waits for them, and registers are scarce.
+    const bool count = request.spike_counts != nullptr;
+    float counts[Samples][Hidden][V * L] = {};
+    const Vec one = broadcast(1.0f);
     const float* tables[Hidden];
     for (int l = 0; l < Hidden; ++l) tables[l] = net.tables[l + 1].entries;
 
@@ -48,16 +54,18 @@ struct TableRun {
       for (int s = 0; s < Samples; ++s) {
         uint64_t spikes = 0;
         for (int v = 0; v < V; ++v) {
-          spikes |= static_cast<uint64_t>(bits(Rule::step(mem[s][0][v], syn[s][0][v], current[s][v], constants)))
-                    << (v * L);
+          const auto mask = Rule::step(mem[s][0][v], syn[s][0][v], current[s][v], constants);
+          spikes |= static_cast<uint64_t>(bits(mask)) << (v * L);
+          if (count) add_to(counts[s][0] + v * L, keep_where(mask, one));
         }
 #pragma GCC unroll 4
         for (int l = 1; l < Hidden; ++l) {
           const float* h = tables[l - 1] + spikes * (V * L);
           spikes = 0;
           for (int v = 0; v < V; ++v) {
-            spikes |= static_cast<uint64_t>(bits(Rule::step(mem[s][l][v], syn[s][l][v], load(h + v * L), constants)))
-                      << (v * L);
+            const auto mask = Rule::step(mem[s][l][v], syn[s][l][v], load(h + v * L), constants);
+            spikes |= static_cast<uint64_t>(bits(mask)) << (v * L);
+            if (count) add_to(counts[s][l] + v * L, keep_where(mask, one));
           }
         }
         const float* h = tables[Hidden - 1] + spikes * (LastVectors * L);
@@ -75,6 +83,11 @@ struct TableRun {
       float* output = request.output + (first + s) * last.n_out;
       for (int64_t j = 0; j < last.n_out; ++j) {
         output[j] = mean ? out[j] / static_cast<float>(net.timesteps) : out[j];
+      }
+      for (int l = 0; count && l < Hidden; ++l) {
+        const int64_t n = net.layers[l].n_out;
+        __builtin_memcpy(request.spike_counts[l] + (first + s) * n, counts[s][l],
+                         static_cast<size_t>(n) * sizeof(float));
       }
     }
   }

@@ -178,7 +178,7 @@ def _is_free(path: Path) -> bool:
     except FileNotFoundError:
         return True
     except NotADirectoryError:
-        return False
+        return not path.exists()  # below a file there is nothing either; making the folder will say so
     return all(entry == LOCK or entry.startswith(f".{CONFIG}.tmp-") for entry in entries)
 
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from snnfast.bench.machine import provenance
 from snnfast.conversion import convert
 from snnfast.evaluation import evaluate
 from snnfast.learning import pretrained_policy, record_replay
+from snnfast.learning.environments import make_environment
 
 ENV_ID = "CartPole-v1"
 EPISODES, MAX_STEPS = 100, 500
@@ -133,7 +133,7 @@ def table(result: dict[str, Any]) -> str:
 
 def _thesis_way(network: NotebookNetwork, policy: nn.Module, decisions: int, seed: int) -> float:
     """Seconds for a number of decisions, one at a time: environment, spiking network, original, comparison."""
-    env = gym.make(ENV_ID, max_episode_steps=MAX_STEPS)
+    env = make_environment(ENV_ID, MAX_STEPS)
     correct = 0
     try:
         with torch.no_grad():

@@ -81,9 +81,9 @@ def single_outputs(policy: nn.Module, n_in: int, n_out: int) -> Callable[[FloatA
         for dot, bias, zero, result in steps:
             dot(current, result)
             if bias is not None:
-                add(result, bias, result)
+                add(result, bias, out=result)
             if zero is not None:
-                maximum(result, zero, result)
+                maximum(result, zero, out=result)
             current = result
         return current
 
