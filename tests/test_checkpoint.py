@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import json
 import os
@@ -332,6 +333,12 @@ def test_refused(file, change, error, message):
         write(file, **change)
     assert file.read_bytes() == before
     assert not litter(file.parent)
+
+
+def test_the_error_says_path_and_reason_in_other_processes_too():
+    error = CheckpointError(pathlib.Path("a/b"), "is odd")
+    assert str(error) == str(copy.copy(error)) == "a/b: is odd"
+    assert isinstance(error, ValueError)
 
 
 def test_unknown_kind_to_load(file):

@@ -4,20 +4,44 @@
 from snnfast._version import __version__
 from snnfast.backends import num_threads, set_num_threads
 from snnfast.checkpoint import CheckpointError
+from snnfast.conversion import PRESETS, convert
+from snnfast.evaluation import EvaluationReport, evaluate
 from snnfast.info import info
 from snnfast.layer import if_forward
+from snnfast.learning import (
+    Replay,
+    TrainingResult,
+    load_policy,
+    make_policy,
+    pretrained_policy,
+    record_replay,
+    save_policy,
+    train_policy_gradient,
+)
 from snnfast.network import SpikingNetwork
 from snnfast.reference import Simulation
 from snnfast.spec import NeuronSpec
 
 __all__ = [
+    "PRESETS",
     "CheckpointError",
+    "EvaluationReport",
     "NeuronSpec",
+    "Replay",
     "Simulation",
     "SpikingNetwork",
+    "TrainingResult",
     "__version__",
+    "convert",
+    "evaluate",
     "if_forward",
     "info",
+    "load_policy",
+    "make_policy",
     "num_threads",
+    "pretrained_policy",
+    "record_replay",
+    "save_policy",
     "set_num_threads",
+    "train_policy_gradient",
 ]

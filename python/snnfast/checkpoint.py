@@ -44,7 +44,10 @@ class CheckpointError(ValueError):
     """A file exists but cannot be trusted or used: the message is its path and the reason."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{os.fspath(path)}: {reason}")
+        super().__init__(os.fspath(path), reason)  # both, so that it can be pickled between processes
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}: {self.args[1]}"
 
 
 def save(

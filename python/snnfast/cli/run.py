@@ -49,6 +49,7 @@ class Settings:
     max_steps: int = 500
     episodes: int = 100
     allow_unsolved: bool = False
+    no_plots: bool = False
 
     @property
     def evaluation_seed(self) -> int:
@@ -57,8 +58,9 @@ class Settings:
 
 
 #: May differ from the stored ones when a run is continued: they change how far it goes, not what happens.
-_MAY_CHANGE = ("max_episodes", "allow_unsolved")
+_MAY_CHANGE = ("max_episodes", "allow_unsolved", "no_plots")
 
+_STAGES = ("train", "record", "convert", "evaluate")
 INITIAL, TRAINED, STATE = "initial.safetensors", "trained.safetensors", "training.safetensors"
 CURVE, CURVE_PLOT, REPLAY = "training.csv", "training.png", "replay.safetensors"
 RESULTS, RESULTS_PLOT, RASTER = "evaluation.json", "evaluation.png", "raster.png"
@@ -114,7 +116,7 @@ def add(subparsers: Subparsers) -> None:
         default=None,
         help="go on with a policy that is not good enough, instead of stopping after training",
     )
-    parser.add_argument("--no-plots", action="store_true", help="draw no pictures")
+    parser.add_argument("--no-plots", action="store_true", default=None, help="draw no pictures")
 
 
 def _run(arguments: argparse.Namespace, out: Output) -> int:
@@ -129,7 +131,6 @@ def _run(arguments: argparse.Namespace, out: Output) -> int:
     check_name(name)
     chosen = [mode for mode in ("resume", "overwrite", "suffix") if getattr(arguments, mode)]
     mode = cast(Mode, chosen[0] if chosen else "new")
-    plots = plots_available() and not arguments.no_plots
     config = {
         "settings": dataclasses.asdict(settings),
         "command": shlex.join(["snnfast", *arguments.argv]),
@@ -140,12 +141,13 @@ def _run(arguments: argparse.Namespace, out: Output) -> int:
         if folder.resumed:
             settings = _stored_settings(folder, given)
         path = folder.path
-        stored = folder.completed("evaluate") if folder.resumed else None
-        if stored is not None:
+        # Every stage is looked at: a finished run whose files were damaged since is not finished.
+        if folder.resumed and all(folder.completed(stage) is not None for stage in _STAGES):
             out.say(f"{path} is finished; these are its results")
         else:
             out.say(f"{'continuing' if folder.resumed else 'run folder'} {path}, seed {settings.seed}")
-            if not plots_available() and not arguments.no_plots:
+            plots = plots_available() and not settings.no_plots
+            if not plots and not settings.no_plots:
                 out.say('no pictures: matplotlib is not installed (pip install "snnfast[plot]")')
             try:
                 _Stages(folder, settings, plots, out, began).all()
@@ -215,7 +217,7 @@ class _Stages:
         work: Callable[[], tuple[Any, list[str], dict[str, Any]]],
         read: Callable[[], Any],
     ) -> Any:
-        number = 1 + ("train", "record", "convert", "evaluate").index(name)
+        number = 1 + _STAGES.index(name)
         self.out.say(f"\n{number}/4 {title}")
         finished = self.folder.completed(name)
         if finished is not None:

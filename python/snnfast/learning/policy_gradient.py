@@ -312,7 +312,8 @@ class _Run:
         """Play an episode, learn from it, and keep the books."""
         number = before.episodes
         del self.returns[number:], self.durations[number:]
-        actions, rewards = self.play(number)
+        with np.errstate(over="ignore", invalid="ignore"):  # divergence gets its own message when the policy learns
+            actions, rewards = self.play(number)
         total = math.fsum(rewards)
         self.learn(number, actions, rewards)
         self.returns.append(total)
@@ -383,6 +384,8 @@ class _Run:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
+        if not all(np.isfinite(p.detach().cpu().numpy()).all() for p in self.policy.parameters()):
+            raise FloatingPointError(f"training diverged in episode {number + 1}; a lower learning_rate may help")
 
     def check(self, after: _Boundary) -> _Boundary:
         """Run greedy episodes and note how they went."""
@@ -476,6 +479,25 @@ class _Run:
         }
         checkpoint.save(self.path, "training", tensors, metadata)
 
+    def restored(
+        self, groups: dict[str, Tensors], numbers: dict[str, Any], returns: torch.Tensor, durations: torch.Tensor
+    ) -> _Boundary:
+        """What a checkpoint holds, after seeing that the run can go on from it. The optimiser and history are set."""
+        if set(numbers) != set(_NUMBERS):
+            raise ValueError(f"its numbers must be {_NUMBERS}, they are {sorted(numbers)}")
+        if not all(type(numbers[name]) is int for name in ("episodes", "streak")):
+            raise ValueError("its counters are no integers")
+        if not returns.shape == durations.shape == (numbers["episodes"],):
+            raise ValueError("its history is not as long as its number of episodes")
+        for group in ("policy", "initial", "solved", "best"):
+            shapes = {name: list(tensor.shape) for name, tensor in groups[group].items()}
+            if shapes != self.settings["policy"] and (shapes or group in ("policy", "initial")):
+                raise ValueError(f"its {group} weights are of shapes {shapes}")
+        _restore_optimizer(self.optimizer, groups["optimizer"])
+        self.returns, self.durations = returns.tolist(), durations.tolist()
+        fields: dict[str, Any] = {**groups, **numbers}
+        return _Boundary(**fields)
+
     def resume(self, path: checkpoint.Path) -> None:
         try:
             tensors, metadata = checkpoint.load(path, "training")
@@ -495,14 +517,10 @@ class _Run:
             if group in groups:
                 groups[group][rest] = tensor
         try:
-            fields: dict[str, Any] = {**groups, **metadata["numbers"]}
-            boundary = _Boundary(**fields)
+            boundary = self.restored(groups, metadata["numbers"], tensors["returns"], tensors["durations"])
             self.policy.load_state_dict(boundary.policy)
-            _restore_optimizer(self.optimizer, boundary.optimizer)
-            self.returns, self.durations = tensors["returns"].tolist(), tensors["durations"].tolist()
-            if not len(self.returns) == len(self.durations) == boundary.episodes:
-                raise ValueError("its history is not as long as its number of episodes")
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            self.policy.load_state_dict(self.boundary.policy)
             raise CheckpointError(path, f"does not fit this training run: {error}") from error
         self.boundary = dataclasses.replace(boundary, policy=_copy(self.policy.state_dict()))
         self.seconds_before = float(metadata["seconds"])
@@ -572,16 +590,18 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    whole = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, Tensors] = {}
     for name, tensor in tensors.items():
         index, _, key = name.partition("/")
         state.setdefault(int(index), {})[key] = tensor.clone()
-    optimizer.load_state_dict({**whole, "state": state})
-    for parameter, entry in optimizer.state.items():
-        for key in ("exp_avg", "exp_avg_sq"):
-            if entry[key].shape != parameter.shape:
-                raise ValueError(f"the state of Adam is of shape {list(entry[key].shape)}, not {list(parameter.shape)}")
+    for i, entry in state.items():
+        if not 0 <= i < len(parameters) or set(entry) != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"the state of Adam has an odd entry {i}: {sorted(entry)}")
+        shape = parameters[i].shape
+        if entry["step"].ndim or not entry["exp_avg"].shape == entry["exp_avg_sq"].shape == shape:
+            raise ValueError(f"the state of Adam for parameter {i} is not of shape {list(shape)}")
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: what every command has in common, and train, record, convert, evaluate, info, bench."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from snnfast import SpikingNetwork, __version__
+from snnfast.cli import build_parser, main
+from snnfast.learning import Replay, load_policy, pretrained_policy, save_policy
+
+INFO = sys.modules["snnfast.info"]  # as an attribute of the package, the name is the function
+COMMANDS = ("run", "train", "record", "convert", "evaluate", "bench", "info")
+
+
+def strict_json(text):
+    def refuse(constant):
+        raise AssertionError(f"not strict JSON: {constant}")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def error_of(capsys):
+    """The one line that a failed command has printed."""
+    error = capsys.readouterr().err
+    assert error.startswith("snnfast: error: ")
+    assert error.endswith("\n")
+    assert error.count("\n") == 1, error
+    return error
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A replay memory and two converted networks of the shipped policy, made by the commands themselves."""
+    folder = tmp_path_factory.mktemp("files")
+    replay = str(folder / "replay.safetensors")
+    assert main(["record", "cartpole", "--out", replay, "--size", "3000", "--seed", "5"]) == 0
+    for preset in ("thesis", "rate"):
+        out = str(folder / f"{preset}.safetensors")
+        assert main(["convert", "cartpole", "--replay", replay, "--preset", preset, "--out", out]) == 0
+    save_policy(pretrained_policy("CartPole-v1"), folder / "policy.safetensors")  # without saying for which environment
+    return folder
+
+
+# All commands
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_and_the_common_options(command, capsys):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"example:\n  snnfast {command} " in text
+    for option in ("--json F", "--seed N", "--debug"):
+        assert option in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_of_the_help_is_a_valid_command_line(command, capsys):
+    main([command, "--help"])
+    example = capsys.readouterr().out.split("example:\n  snnfast ")[1].strip()
+    assert build_parser().parse_args(example.split()).command == command
+
+
+def test_the_top_help_lists_the_commands(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"    {command} " in text for command in COMMANDS)
+    assert "snnfast run cartpole" in text
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"snnfast {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fly"],
+        ["run"],
+        ["run", "chess"],
+        ["run", "cartpole", "--resume", "--overwrite"],
+        ["run", "cartpole", "--seed", "-1"],
+        ["run", "cartpole", "--seed", "1.5"],
+        ["run", "cartpole", "--episodes", "0"],
+        ["train", "CartPole-v1"],
+        ["train", "CartPole-v1", "--out", "x", "--hidden", "16,x"],
+        ["convert", "cartpole"],
+        ["bench", "everything"],
+        ["info", "--js", "x"],  # no guessing of abbreviations
+    ],
+)
+def test_usage_errors(arguments, capsys):
+    assert main(arguments) == 2
+    assert "usage: snnfast" in capsys.readouterr().err
+
+
+def test_python_m_snnfast():
+    done = subprocess.run([sys.executable, "-m", "snnfast", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"snnfast {__version__}\n"
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(["evaluate", str(tmp_path / "none"), "--debug"])
+
+
+def test_an_unexpected_error_is_one_line_with_its_kind(monkeypatch, capsys):
+    def fail():
+        raise ZeroDivisionError("by\nnothing")
+
+    monkeypatch.setattr(INFO, "info", fail)
+    assert main(["info"]) == 1
+    assert error_of(capsys) == "snnfast: error: ZeroDivisionError: by nothing\n"
+
+
+def test_ctrl_c(monkeypatch, capsys):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(INFO, "info", interrupt)
+    assert main(["info"]) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early():
+    command = f"{sys.executable} -m snnfast info --json - | head -c 5"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout == '{\n  "'
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+# info
+
+
+def test_info(capsys, tmp_path):
+    assert main(["info", "--json", str(tmp_path / "info.json")]) == 0
+    assert f"snnfast            {__version__}" in capsys.readouterr().out
+    facts = strict_json((tmp_path / "info.json").read_text())
+    assert facts["snnfast"] == __version__
+    assert main(["info", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    assert strict_json(captured.out) == facts
+
+
+# record
+
+
+def test_record(files, tmp_path, capsys):
+    replay = Replay.load(files / "replay.safetensors")
+    assert len(replay) == 3000
+    assert replay.metadata["env_id"] == "CartPole-v1"
+    assert replay.metadata["seed"] == 5
+    out = tmp_path / "r.safetensors"
+    assert main(["record", "cartpole", "--out", str(out), "--size", "50", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    assert strict_json(captured.out)["states"] == 50
+    assert "50 states of CartPole-v1, seed 1" in captured.err
+
+
+def test_record_from_a_file_needs_to_know_the_environment(files, tmp_path, capsys):
+    arguments = ["record", str(files / "policy.safetensors"), "--size", "10", "--out", str(tmp_path / "r.safetensors")]
+    assert main(arguments) == 2
+    assert "does not say which environment it is for: add --env" in error_of(capsys)
+    assert main([*arguments, "--env", "CartPole-v1"]) == 0
+
+
+# convert
+
+
+def test_convert(files):
+    thesis, rate = (SpikingNetwork.load(files / f"{p}.safetensors") for p in ("thesis", "rate"))
+    assert thesis.conversion["preset"] == "thesis"
+    assert rate.conversion["preset"] == "rate"
+    assert rate.conversion["replay"]["states"] == 3000
+    assert (thesis.neuron.order, rate.neuron.order) == ("delayed", "immediate")
+
+
+def test_convert_records_a_replay_if_it_is_given_none(tmp_path, capsys):
+    out = tmp_path / "net.safetensors"
+    arguments = ["convert", "cartpole", "--out", str(out), "--size", "500", "--timesteps", "20", "--seed", "4"]
+    assert main([*arguments, "--json", str(tmp_path / "x.json")]) == 0
+    text = capsys.readouterr().out
+    assert "500 states of CartPole-v1, recorded now (seed 4)" in text
+    assert "of the replay's decisions are the original's" in text
+    told = strict_json((tmp_path / "x.json").read_text())
+    network = SpikingNetwork.load(out)
+    assert told["conversion"] == network.conversion
+    assert network.timesteps == 20
+
+
+def test_convert_options_reach_the_conversion(files, tmp_path):
+    out = tmp_path / "net.safetensors"
+    options = "--scaling robust --percentile 98 --order delayed --initial-potential 0.25 --readout final --split-inputs"
+    command = ["convert", "cartpole", "--replay", str(files / "replay.safetensors"), "--out", str(out)]
+    assert main([*command, *options.split()]) == 0
+    network = SpikingNetwork.load(out)
+    settings = network.conversion["settings"]
+    assert (settings["scaling"], settings["percentile"], settings["order"]) == ("robust", 98.0, "delayed")
+    assert network.neuron.initial_potential == 0.25
+    assert network.spec.decoding == "potential"
+    assert network.spec.split_inputs
+    assert main([*command, "--no-shift", "--overwrite"]) == 0
+    assert SpikingNetwork.load(out).conversion["settings"]["shift"] is False
+
+
+def test_model_scaling_needs_no_replay(tmp_path, monkeypatch):
+    monkeypatch.setattr("snnfast.learning.record_replay", lambda *a, **k: pytest.fail("recording"))
+    assert main(["convert", "cartpole", "--scaling", "model", "--out", str(tmp_path / "net.safetensors")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--preset", "best"], 1, "preset must be one of 'thesis', 'rate', got 'best'"),
+        (["--scaling", "max"], 1, "scaling must be one of"),
+        (["--percentile", "0"], 1, "percentile must be above 0 and at most 100"),
+        (["--scaling", "robust", "--shift"], 1, "shift=True needs scaling='neuron'"),
+        (["--env", "CartPole-v1"], 2, "--env and --size are for recording a replay"),
+        (["--replay", "nowhere.safetensors"], 1, "nowhere.safetensors: No such file"),
+        (["--replay", "{files}/policy.safetensors"], 1, "holds a 'policy', but a 'replay' is required"),
+    ],
+)
+def test_convert_errors(files, tmp_path, capsys, options, code, message):
+    options = [option.format(files=files) for option in options]
+    if "--replay" not in options:
+        options += ["--replay", str(files / "replay.safetensors")]
+    out = tmp_path / "net.safetensors"
+    assert main(["convert", "cartpole", "--out", str(out), *options]) == code
+    assert message in error_of(capsys)
+    assert not out.exists()
+
+
+def test_an_existing_file_is_not_replaced_unasked(files, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "net.safetensors"
+    out.write_text("precious")
+    for command in (["convert", "cartpole", "--scaling", "model"], ["record", "cartpole", "--size", "10"]):
+        assert main([*command, "--out", str(out)]) == 2
+        assert "exists already; choose another name, or add --overwrite" in error_of(capsys)
+    assert main(["train", "CartPole-v1", "--out", str(out)]) == 2
+    assert "exists already" in error_of(capsys)
+    assert out.read_text() == "precious"
+    assert main(["record", "cartpole", "--size", "10", "--out", str(out), "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize("option", ["--out", "--json"])
+@pytest.mark.parametrize(
+    ("place", "message"), [("missing/x.json", "there is no such folder"), ("", "this is a folder")]
+)
+def test_places_that_cannot_be_written_to(tmp_path, capsys, monkeypatch, option, place, message):
+    monkeypatch.setattr("snnfast.learning.record_replay", lambda *a, **k: pytest.fail("computing"))
+    target = str(tmp_path / place)
+    options = ["--out", target] if option == "--out" else ["--out", str(tmp_path / "ok"), "--json", target]
+    assert main(["record", "cartpole", *options]) == 1
+    assert message in error_of(capsys)
+
+
+# evaluate
+
+
+def test_evaluate_compares(files, tmp_path, capsys):
+    network = str(files / "rate.safetensors")
+    report = tmp_path / "report.json"
+    arguments = ["evaluate", network, "--compare", "cartpole", "--episodes", "6", "--max-steps", "60", "--seed", "9"]
+    assert main([*arguments, "--json", str(report), "--plot", str(tmp_path / "e.png")]) == 0
+    text = capsys.readouterr().out
+    assert "similarity" in text
+    assert "CartPole-v1: 6 episodes" in text
+    found = strict_json(report.read_text())
+    assert found["seed"] == 9
+    assert found["similarity"] > 0.9
+    assert found["decisions"] == sum(found["lengths"])
+    assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")
+    assert main([*arguments, "--json", "-"]) == 0
+    again = strict_json(capsys.readouterr().out)
+    times = {k for k in found if "second" in k}
+    assert {k: v for k, v in again.items() if k not in times} == {k: v for k, v in found.items() if k not in times}
+
+
+def test_evaluate_a_policy_and_the_shipped_one(files, capsys):
+    small = ["--episodes", "2", "--max-steps", "20"]
+    assert main(["evaluate", "cartpole", *small]) == 0
+    assert "spikes" not in capsys.readouterr().out
+    assert main(["evaluate", str(files / "policy.safetensors"), *small]) == 2
+    assert "does not say which environment" in error_of(capsys)
+    assert main(["evaluate", str(files / "policy.safetensors"), "--env", "CartPole-v1", *small]) == 0
+
+
+@pytest.mark.parametrize(
+    ("agent", "options", "message"),
+    [
+        ("nowhere.safetensors", [], "nowhere.safetensors: No such file"),
+        ("replay.safetensors", [], "holds a 'replay', but a 'spiking-network' is required"),
+        ("damaged.safetensors", [], "damaged"),
+        ("rate.safetensors", ["--compare", "replay.safetensors"], "No such file|required"),
+        ("rate.safetensors", ["--env", "Nothing-v0"], "env_id must be a registered"),
+        ("rate.safetensors", ["--env", "Pendulum-v1"], "discrete actions"),
+        ("rate.safetensors", ["--env", "Acrobot-v1"], "takes observations of 4 numbers, got 6"),
+        ("rate.safetensors", ["--epsilon", "2"], "epsilon must be from 0 to 1"),
+        ("rate.safetensors", ["--gif", "missing/film.gif"], "there is no such folder"),
+    ],
+)
+def test_evaluate_errors(files, capsys, monkeypatch, agent, options, message):
+    data = bytearray((files / "rate.safetensors").read_bytes())
+    data[-3] ^= 1
+    (files / "damaged.safetensors").write_bytes(data)
+    monkeypatch.chdir(files)
+    assert main(["evaluate", agent, *options]) == 1
+    error = error_of(capsys)
+    assert any(part in error for part in message.split("|"))
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_first(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("snnfast.evaluation.evaluate", lambda *a, **k: pytest.fail("computing"))
+    network = str(files / "rate.safetensors")
+    assert main(["evaluate", network, "--plot", str(tmp_path / "x.bmp")]) == 2
+    assert "must end in .png, .pdf or .svg" in error_of(capsys)
+    monkeypatch.setattr("snnfast.cli.common.plots_available", lambda: False)
+    assert main(["evaluate", network, "--plot", str(tmp_path / "x.png")]) == 1
+    assert 'pip install "snnfast[plot]"' in error_of(capsys)
+
+
+# train
+
+SHORT = ["--max-episodes", "25", "--hidden", "8"]
+
+
+def test_train_gives_up_and_continues(tmp_path, capsys):
+    out, csv = tmp_path / "policy.safetensors", tmp_path / "t.csv"
+    command = ["train", "CartPole-v1", "--out", str(out)]
+    assert main([*command, *SHORT, "--csv", str(csv), "--plot", str(tmp_path / "t.png")]) == 1
+    text = capsys.readouterr().out
+    assert "not solved in 25 episodes" in text
+    assert "continue with --resume and a larger --max-episodes" in text
+    assert csv.read_text().count("\n") == 26
+    assert (tmp_path / "t.png").exists()
+    assert [layer.out_features for layer in load_policy(out) if hasattr(layer, "out_features")] == [8, 2]
+    assert main([*command, *SHORT]) == 2
+    assert "exists already" in error_of(capsys)
+    assert main([*command, *SHORT, "--resume", "--max-episodes", "40", "--csv", str(csv)]) == 1
+    assert csv.read_text().count("\n") == 41
+    straight = tmp_path / "straight.safetensors"
+    assert main(["train", "cartpole", "--out", str(straight), *SHORT, "--max-episodes", "40"]) == 1
+    for a, b in zip(load_policy(out).parameters(), load_policy(straight).parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_train_until_solved(tmp_path, capsys):
+    """An easy standard: a mean return of 9 is what nearly any policy reaches."""
+    out = tmp_path / "policy.safetensors"
+    command = ["train", "CartPole-v1", "--out", str(out), "--threshold", "9", "--max-episodes", "250", "--seed", "2"]
+    code = main([*command, "--json", "-"])
+    found = strict_json(capsys.readouterr().out)
+    assert found["solved_at"] == 199, "100 episodes for the mean, then 100 in a row"
+    assert code == (0 if found["holds"] else 1)
+    assert (tmp_path / "policy.training.safetensors").exists() == (code == 1)
+
+
+def test_train_state_without_a_policy_is_kept(tmp_path, capsys):
+    (tmp_path / "policy.training.safetensors").write_bytes(b"state")
+    assert main(["train", "CartPole-v1", "--out", str(tmp_path / "policy.safetensors")]) == 2
+    assert "holds a training run that was stopped: add --resume" in error_of(capsys)
+
+
+def test_nothing_to_resume(files, capsys):
+    assert main(["train", "CartPole-v1", "--out", str(files / "policy.safetensors"), "--resume"]) == 2
+    assert "is finished: there is nothing to resume" in error_of(capsys)
+
+
+@pytest.mark.parametrize(
+    ("env", "options", "message"),
+    [
+        ("Nothing-v0", [], "env_id must name a registered environment"),
+        ("Pendulum-v1", [], "discrete actions"),
+        ("CartPole-v1", ["--gamma", "2"], "gamma must be"),
+        ("CartPole-v1", ["--max-steps", "50"], "threshold must be given"),
+    ],
+)
+def test_train_errors(tmp_path, capsys, env, options, message):
+    assert main(["train", env, "--out", str(tmp_path / "p.safetensors"), *options]) == 1
+    assert message in error_of(capsys)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run folders: never overwritten unasked, continued only with what checks out, used by one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from snnfast.runs import CONFIG, LOCK, STAGES, RunFolderError, check_writable, open_run
+
+OWNED = ("a.bin", "b.bin")
+
+
+def snapshot(path):
+    return {p.relative_to(path): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file() and p.name != LOCK}
+
+
+def make(root, name="one", mode="new", *, seed=1, stages=("a", "b")):
+    """A run whose stages write one file each."""
+    with open_run(root, name, {"settings": {"seed": seed}}, mode, OWNED) as run:
+        for stage in stages:
+            (run / f"{stage}.bin").write_bytes(stage.encode() * seed)
+            run.finish(stage, [f"{stage}.bin"], 1.5, {"stage": stage})
+        return run
+
+
+def test_a_new_run(tmp_path):
+    run = make(tmp_path / "deep" / "runs")
+    assert run.path == tmp_path / "deep" / "runs" / "one"
+    config = json.loads((run.path / CONFIG).read_text())
+    assert config == {"kind": "snnfast-run", "format": 1, "settings": {"seed": 1}}
+    assert not run.resumed
+    assert sorted(p.name for p in run.path.iterdir()) == [LOCK, "a.bin", "b.bin", CONFIG, STAGES]
+
+
+def test_an_existing_run_is_refused_and_the_message_offers_the_ways_out(tmp_path):
+    run = make(tmp_path)
+    before = snapshot(tmp_path)
+    with pytest.raises(RunFolderError) as error:
+        make(tmp_path, seed=2)
+    text = str(error.value)
+    assert str(run.path) in text
+    assert "nothing was computed or changed" in text
+    for option in ("--resume", "--overwrite", "--suffix", "one-2"):
+        assert option in text
+    assert snapshot(tmp_path) == before
+
+
+def test_suffix_takes_the_first_free_name(tmp_path):
+    assert make(tmp_path, mode="suffix").path.name == "one"
+    assert make(tmp_path, mode="suffix", seed=2).path.name == "one-2"
+    (tmp_path / "one-3").mkdir()  # empty: free
+    (tmp_path / "one-4").write_text("mine")
+    assert make(tmp_path, mode="suffix").path.name == "one-3"
+    assert make(tmp_path, mode="suffix").path.name == "one-5"
+    assert (tmp_path / "one" / "a.bin").read_bytes() == b"a"
+
+
+def test_overwrite_removes_the_files_of_the_run_and_no_others(tmp_path):
+    run = make(tmp_path)
+    (run.path / "notes.txt").write_text("keep me")
+    again = make(tmp_path, mode="overwrite", seed=2, stages=("a",))
+    assert sorted(p.name for p in again.path.iterdir()) == [LOCK, "a.bin", CONFIG, "notes.txt", STAGES]
+    assert json.loads((run.path / CONFIG).read_text())["settings"] == {"seed": 2}
+    assert (run.path / "a.bin").read_bytes() == b"aa"
+    with open_run(tmp_path, "one", {}, "resume", OWNED) as resumed:
+        assert resumed.completed("b") is None
+
+
+@pytest.mark.parametrize("mode", ["new", "resume", "overwrite"])
+@pytest.mark.parametrize("content", ["a file", "another config", "broken config", "just files"])
+def test_a_folder_that_is_not_ours_is_never_touched(tmp_path, mode, content):
+    path = tmp_path / "one"
+    if content == "a file":
+        path.write_text("precious")
+    else:
+        path.mkdir()
+        (path / "a.bin").write_text("precious")
+        if content == "another config":
+            (path / CONFIG).write_text('{"kind": "something else"}')
+        if content == "broken config":
+            (path / CONFIG).write_text("{")
+    before = snapshot(tmp_path)
+    with pytest.raises(RunFolderError, match=r"not a folder|not a run of snnfast"):
+        make(tmp_path, mode=mode)
+    assert snapshot(tmp_path) == before
+
+
+def test_another_format_is_refused(tmp_path):
+    run = make(tmp_path)
+    (run.path / CONFIG).write_text('{"kind": "snnfast-run", "format": 2}')
+    with pytest.raises(RunFolderError, match="another version of snnfast"):
+        make(tmp_path, mode="overwrite")
+
+
+def test_resume_reads_what_is_finished(tmp_path):
+    make(tmp_path)
+    with open_run(tmp_path, "one", {"settings": {"seed": 9}}, "resume", OWNED) as run:
+        assert run.resumed
+        assert run.config["settings"] == {"seed": 1}, "the stored config counts"
+        assert run.completed("a") == {"stage": "a"}
+        assert run.completed("b") == {"stage": "b"}
+        assert run.completed("c") is None
+        assert run.seconds("a") == 1.5
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_damaged_file_sends_its_stage_and_the_later_ones_back(tmp_path, damage):
+    run = make(tmp_path, stages=("a", "b", "c"))
+    if damage == "changed":
+        (run.path / "b.bin").write_bytes(b"x")
+    else:
+        (run.path / "b.bin").unlink()
+    with open_run(tmp_path, "one", {}, "resume", OWNED) as resumed:
+        assert resumed.completed("a") == {"stage": "a"}
+        assert resumed.completed("b") is None
+        assert resumed.completed("c") is None, "c was made from b"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"stages": 3}', '{"stages": {"a": {"files": {"../x": "y"}}}}'])
+def test_damaged_stages_count_as_unfinished(tmp_path, text):
+    run = make(tmp_path)
+    (run.path / STAGES).write_text(text)
+    with open_run(tmp_path, "one", {}, "resume", OWNED) as resumed:
+        assert resumed.completed("a") is None
+
+
+def test_resume_of_nothing_starts(tmp_path):
+    run = make(tmp_path, mode="resume")
+    assert not run.resumed
+    assert (run.path / CONFIG).exists()
+
+
+def test_a_process_killed_before_its_first_file_leaves_a_free_folder(tmp_path):
+    path = tmp_path / "one"
+    path.mkdir()
+    (path / LOCK).write_text("123\n")
+    (path / f".{CONFIG}.tmp-123-abcd").write_text("{")
+    assert make(tmp_path).path == path
+
+
+def test_two_writers(tmp_path):
+    with open_run(tmp_path, "one", {}, "new", OWNED) as run:
+        for mode in ("new", "resume", "overwrite"):
+            with pytest.raises(RunFolderError, match=rf"in use by another process \(pid {os.getpid()}\)|already holds"):
+                make(tmp_path, mode=mode)
+        assert make(tmp_path, mode="suffix").path.name == "one-2"
+        assert (run.path / LOCK).read_text() == f"{os.getpid()}\n"
+    make(tmp_path, mode="overwrite")
+
+
+def test_a_lock_of_a_killed_process_holds_nobody_up(tmp_path):
+    script = (
+        "import os, signal, sys, pathlib\n"
+        "from snnfast.runs import open_run\n"
+        "with open_run(pathlib.Path(sys.argv[1]), 'one', {}, 'new', ()):\n"
+        "    print('locked', flush=True)\n"
+        "    signal.pause()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "locked\n"
+        with pytest.raises(RunFolderError, match=rf"in use by another process \(pid {process.pid}\)"):
+            make(tmp_path, mode="resume")
+        process.kill()
+        process.wait()
+    assert (tmp_path / "one" / LOCK).read_text() == f"{process.pid}\n", "it did not have time to clean up"
+    assert make(tmp_path, mode="resume").resumed
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../up", ".hidden", "-x", "a\nb", "a\\b"])
+def test_bad_names(tmp_path, name):
+    with pytest.raises(ValueError, match="name must be a plain name"):
+        make(tmp_path, name)
+
+
+def test_unwritable_places(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot make this folder"):
+        make(tmp_path / "file")
+    with pytest.raises(OSError, match="cannot write to this folder"):
+        check_writable(tmp_path / "missing")
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match="cannot make this folder"):
+        make(tmp_path)
