@@ -162,7 +162,10 @@ def assert_same(actual: object, wanted: object, what: str) -> None:
     elif wanted is None:
         assert actual is None, what
     else:
-        torch.testing.assert_close(actual, wanted, rtol=0, atol=0, msg=lambda m: f"{what}: {m}")
+        assert isinstance(actual, Tensor), what
+        assert isinstance(wanted, Tensor)
+        assert actual.dtype == wanted.dtype, what
+        assert torch.equal(actual, wanted), f"{what}: got {actual}, not {wanted}"
 
 
 @pytest.mark.parametrize("number", CASES)
