@@ -14,7 +14,6 @@ from snnfast import SpikingNetwork, __version__
 from snnfast.cli import build_parser, main
 from snnfast.learning import Replay, load_policy, pretrained_policy, save_policy
 
-INFO = sys.modules["snnfast.info"]  # as an attribute of the package, the name is the function
 COMMANDS = ("run", "train", "record", "convert", "evaluate", "bench", "info")
 
 
@@ -92,6 +91,8 @@ def test_version(capsys):
         ["train", "CartPole-v1"],
         ["train", "CartPole-v1", "--out", "x", "--hidden", "16,x"],
         ["convert", "cartpole"],
+        ["convert", "cartpole", "--out", "x", "--preset", "best"],
+        ["convert", "cartpole", "--out", "x", "--scaling", "max"],
         ["bench", "everything"],
         ["info", "--js", "x"],  # no guessing of abbreviations
     ],
@@ -115,7 +116,7 @@ def test_an_unexpected_error_is_one_line_with_its_kind(monkeypatch, capsys):
     def fail():
         raise ZeroDivisionError("by\nnothing")
 
-    monkeypatch.setattr(INFO, "info", fail)
+    monkeypatch.setattr("snnfast.cli.info.info", fail)
     assert main(["info"]) == 1
     assert error_of(capsys) == "snnfast: error: ZeroDivisionError: by nothing\n"
 
@@ -124,7 +125,7 @@ def test_ctrl_c(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(INFO, "info", interrupt)
+    monkeypatch.setattr("snnfast.cli.info.info", interrupt)
     assert main(["info"]) == 130
     assert "interrupted" in capsys.readouterr().err
 
@@ -212,15 +213,13 @@ def test_convert_options_reach_the_conversion(files, tmp_path):
 
 
 def test_model_scaling_needs_no_replay(tmp_path, monkeypatch):
-    monkeypatch.setattr("snnfast.learning.record_replay", lambda *a, **k: pytest.fail("recording"))
+    monkeypatch.setattr("snnfast.cli.convert.record_replay", lambda *a, **k: pytest.fail("recording"))
     assert main(["convert", "cartpole", "--scaling", "model", "--out", str(tmp_path / "net.safetensors")]) == 0
 
 
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--preset", "best"], 1, "preset must be one of 'thesis', 'rate', got 'best'"),
-        (["--scaling", "max"], 1, "scaling must be one of"),
         (["--percentile", "0"], 1, "percentile must be above 0 and at most 100"),
         (["--scaling", "robust", "--shift"], 1, "shift=True needs scaling='neuron'"),
         (["--env", "CartPole-v1"], 2, "--env and --size are for recording a replay"),
@@ -255,7 +254,7 @@ def test_an_existing_file_is_not_replaced_unasked(files, tmp_path, capsys, monke
     ("place", "message"), [("missing/x.json", "there is no such folder"), ("", "this is a folder")]
 )
 def test_places_that_cannot_be_written_to(tmp_path, capsys, monkeypatch, option, place, message):
-    monkeypatch.setattr("snnfast.learning.record_replay", lambda *a, **k: pytest.fail("computing"))
+    monkeypatch.setattr("snnfast.cli.learn.record_replay", lambda *a, **k: pytest.fail("computing"))
     target = str(tmp_path / place)
     options = ["--out", target] if option == "--out" else ["--out", str(tmp_path / "ok"), "--json", target]
     assert main(["record", "cartpole", *options]) == 1
@@ -318,7 +317,7 @@ def test_evaluate_errors(files, capsys, monkeypatch, agent, options, message):
 
 
 def test_a_plot_that_cannot_be_drawn_is_refused_first(files, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("snnfast.evaluation.evaluate", lambda *a, **k: pytest.fail("computing"))
+    monkeypatch.setattr("snnfast.cli.evaluate.evaluate", lambda *a, **k: pytest.fail("computing"))
     network = str(files / "rate.safetensors")
     assert main(["evaluate", network, "--plot", str(tmp_path / "x.bmp")]) == 2
     assert "must end in .png, .pdf or .svg" in error_of(capsys)

@@ -116,10 +116,11 @@ def test_the_closing_table(tmp_path, capsys):
 
 
 def test_the_same_seed_gives_the_same_files(finished, tmp_path):
-    assert run(tmp_path, *SMALL, "--seed", "3", "--name", "again") == 0
-    again = contents(tmp_path / "again")
-    assert set(again) == {*FILES, *PICTURES}
-    assert again == contents(finished)
+    assert run(tmp_path, *FAST, "--seed", "3", "--name", "again") == 0
+    again, first = contents(tmp_path / "again"), contents(finished)
+    assert set(again) == set(FILES)
+    assert first["evaluation.json"].pop("settings") != again["evaluation.json"].pop("settings"), "--no-plots"
+    assert again == {name: first[name] for name in FILES}
 
 
 def test_another_seed_gives_others(finished, tmp_path):
@@ -129,7 +130,7 @@ def test_another_seed_gives_others(finished, tmp_path):
 
 
 def test_an_existing_run_is_refused_before_anything_is_computed(finished, capsys, monkeypatch):
-    monkeypatch.setattr("snnfast.learning.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
+    monkeypatch.setattr("snnfast.cli.run.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
     before = contents(finished)
     assert run(finished.parent, *FAST) == 2
     error = capsys.readouterr().err
@@ -140,7 +141,7 @@ def test_an_existing_run_is_refused_before_anything_is_computed(finished, capsys
 
 
 def test_resume_of_a_finished_run_shows_its_results(finished, capsys, monkeypatch):
-    monkeypatch.setattr("snnfast.learning.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
+    monkeypatch.setattr("snnfast.cli.run.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
     before = contents(finished)
     stored = json.loads((finished / "evaluation.json").read_text())
     assert run(finished.parent, "--resume", "--json", "-") == 0
@@ -291,7 +292,7 @@ def test_two_processes_in_one_folder(tmp_path, capsys):
 
 
 def test_places_that_cannot_be_written_to(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("snnfast.learning.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
+    monkeypatch.setattr("snnfast.cli.run.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
     (tmp_path / "file").write_text("")
     assert run(tmp_path / "file", *FAST) == 1
     error = capsys.readouterr().err
@@ -303,8 +304,8 @@ def test_places_that_cannot_be_written_to(tmp_path, capsys, monkeypatch):
 
 
 def test_bad_name(tmp_path, capsys):
-    assert run(tmp_path, "--name", "../up") == 1
-    assert "name must be a plain name for a folder" in capsys.readouterr().err
+    assert run(tmp_path, "--name", "../up") == 2
+    assert "--name must be a plain name for a folder" in capsys.readouterr().err
 
 
 def test_without_matplotlib_it_says_so_and_goes_on(tmp_path, capsys, monkeypatch):

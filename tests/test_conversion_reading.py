@@ -352,6 +352,17 @@ def test_weights_that_are_not_there():
         read_network(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(5, 2)))
 
 
+def test_a_forward_that_fails():
+    recurrent = chain(lambda s, x, state: s.c(x))
+    with pytest.raises(
+        ValueError, match=r"policy must take a batch of flat .* called with \(96, 4\) it raised TypeError"
+    ):
+        read_network(recurrent)
+    images = chain(lambda s, x: s.c(x.reshape(-1, 7)))
+    with pytest.raises(ValueError, match=r"it raised RuntimeError: shape '\[-1, 7\]' is invalid"):
+        read_network(images)
+
+
 @pytest.mark.parametrize(("value", "what"), [(float("nan"), "weights"), (float("inf"), "biases")])
 def test_not_finite(value, what):
     policy = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import itertools
 import math
+import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -129,6 +133,40 @@ def test_act_is_the_first_largest_output(net: sf.SpikingNetwork) -> None:
     assert tie.act(np.zeros(1)) == 0
     with pytest.raises(ValueError, match=r"observation must have shape \(3,\)"):
         net.act(X)
+
+
+def test_act_takes_what_the_network_takes(net: sf.SpikingNetwork) -> None:
+    want = [int(net(row).argmax()) for row in X]
+    wide = np.zeros((2, 6), np.float32)
+    wide[:, ::2] = X.numpy()
+    for row, action in enumerate(want):
+        for kind in (X[row], X[row].double(), X.numpy()[row], X.double().numpy()[row], wide[row, ::2]):
+            assert net.act(kind) == action
+        assert net.act(observation=X[row], seed=3) == action
+    for bad in (X.numpy()[0, :2], np.zeros((1, 3), np.float32)):
+        with pytest.raises(ValueError, match="observation"):
+            net.act(bad)
+    with pytest.raises(ValueError, match="observations must be finite, got nan at sample 0, feature 1"):
+        net.act(np.array([0, math.nan, 0], np.float32))
+    for kind in (b"abcdefghijkl", [0.0, 0.0, 0.0], None, np.zeros(3, np.float16)):
+        with pytest.raises(TypeError, match="observations must be"):
+            net.act(kind)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        net.act()  # type: ignore[call-arg]
+
+
+def test_networks_can_be_copied_sent_and_forgotten(net: sf.SpikingNetwork) -> None:
+    for twin in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert torch.equal(twin(X), net(X))
+        assert twin.act(X[0]) == net.act(X[0])
+        assert (twin.backend, twin.exact, twin.output_scale) == (net.backend, net.exact, net.output_scale)
+    one = sf.SpikingNetwork(net.weights, net.biases, backend=net.backend)
+    gone = weakref.ref(one)
+    act = one.act
+    del one
+    gc.collect()
+    assert gone() is None
+    assert act(X.numpy()[0]) == net.act(X[0])
 
 
 def test_simulate_returns_counts_and_records(net: sf.SpikingNetwork) -> None:

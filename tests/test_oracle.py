@@ -30,9 +30,9 @@ ORDERS, RESETS = ("immediate", "delayed"), ("subtraction", "zero")
 ENCODINGS = ("constant", "equidistant", "poisson")
 DECODINGS = ("potential", "mean_potential", "spikes", "first_spike")
 COMBINATIONS = list(itertools.product(ORDERS, RESETS, ENCODINGS, DECODINGS))
-# After 7 networks of each combination, 40 of the shape that conversions of small policies have.
+# After 6 networks of each combination, 40 of the shape that conversions of small policies have.
 POLICIES = list(itertools.product(ORDERS, RESETS, ("constant",), ("potential", "mean_potential")))
-FIRST_POLICY = 7 * len(COMBINATIONS)
+FIRST_POLICY = 6 * len(COMBINATIONS)
 CASES = range(FIRST_POLICY + 5 * len(POLICIES))
 IMPLEMENTATIONS = [pytest.param(i, id=i.name) for i in implementations()]
 

@@ -7,9 +7,9 @@
 #include <pybind11/typing.h>
 
 #include <chrono>
-#include <cmath>
 #include <optional>
 
+#include "bind/fast_call.h"
 #include "cpu/dispatch.h"
 #include "cpu/plan.h"
 #include "cpu/thread_pool.h"
@@ -77,16 +77,20 @@ void run_interruptible(double work, F&& f) {
 }
 
 void check_finite(const float* x, int64_t batch, int64_t n) {
-  // The sum of x - x is 0 exactly if every x is finite; a plain loop the compiler can vectorise.
-  float sum = 0.0f;
-  for (int64_t i = 0; i < batch * n; ++i) sum += x[i] - x[i];
-  if (sum == 0.0f) return;
-  for (int64_t i = 0; i < batch * n; ++i) {
-    if (std::isfinite(x[i])) continue;
-    const char* value = std::isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";
-    throw py::value_error("observations must be finite, got " + std::string(value) + " at sample " +
-                          std::to_string(i / n) + ", feature " + std::to_string(i % n));
-  }
+  const int64_t i = first_not_finite(x, batch * n);
+  if (i < 0) return;
+  const char* value = std::isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";
+  throw py::value_error("observations must be finite, got " + std::string(value) + " at sample " +
+                        std::to_string(i / n) + ", feature " + std::to_string(i % n));
+}
+
+// The quick way to a decision, or `fallback` itself for a network that is not small.
+py::object fast_act(const py::object& plan, const py::object& fallback) {
+  const Plan& p = plan.cast<const Plan&>();
+  if (p.work(1) >= kReleaseWork || p.n_out() > kMaxActions) return fallback;
+  PyObject* function = make_act(p, plan.ptr(), fallback.ptr());
+  if (!function) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(function);
 }
 
 template <class E>
@@ -248,6 +252,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_property_readonly("n_in", &Plan::n_in)
       .def_property_readonly("n_out", &Plan::n_out);
 
+  m.def("fast_act", &fast_act, py::arg("plan"), py::arg("fallback"),
+        "A function observation -> decision; anything but a plain float32 observation goes to `fallback`.");
   m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),
         py::arg("width"), py::arg("threshold"), py::arg("order"), py::arg("isa") = py::none(),
         "One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.");

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Plan', 'cap_isa', 'if_forward', 'info', 'num_threads', 'parallel_loops', 'set_num_threads', 'supported_isas']
+__all__: list[str] = ['Plan', 'cap_isa', 'fast_act', 'if_forward', 'info', 'num_threads', 'parallel_loops', 'set_num_threads', 'supported_isas']
 class Plan:
     """
     A network made ready to run on this machine.
@@ -35,6 +35,10 @@ class Plan:
         ...
 def cap_isa(name: str) -> None:
     ...
+def fast_act(plan: typing.Any, fallback: typing.Any) -> typing.Any:
+    """
+    A function observation -> decision; anything but a plain float32 observation goes to `fallback`.
+    """
 def if_forward(current: typing.SupportsInt | typing.SupportsIndex, membrane: typing.SupportsInt | typing.SupportsIndex, spikes: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, order: str, isa: str | None = None) -> None:
     """
     One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.

@@ -8,7 +8,7 @@ observations. Only this file knows the compiled module.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Literal, Protocol
 
 import torch
@@ -20,6 +20,7 @@ from snnfast.spec import NetworkSpec, Order, check_count
 
 Backend = Literal["auto", "reference", "cpu", "cuda"]
 Record = Literal["spikes", "potentials"]
+Act = Callable[..., int]
 
 try:
     from snnfast import _core
@@ -59,6 +60,9 @@ class Executable(Protocol):
     def simulate(self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0) -> Simulation:
         """Output, spike counts, and records on request."""
 
+    def act(self, general: Act) -> Act:
+        """A quicker function for plain observations that leaves all others to ``general``, or that itself."""
+
     def method(self) -> dict[str, str]:
         """Which implementation runs, in words."""
 
@@ -80,6 +84,9 @@ class ReferenceExecutable:
             raise ValueError(f"observations must be finite, got {value} at sample {row}, feature {column}")
         with torch.no_grad():
             return reference.simulate(self._spec, observations, seed=seed, first_sample=first_sample, record=record)
+
+    def act(self, general: Act) -> Act:
+        return general
 
     def method(self) -> dict[str, str]:
         return {"backend": "reference", "isa": "torch", "method": "time loop"}
@@ -138,6 +145,10 @@ class CpuExecutable:
             [] if potentials is None else [p.data_ptr() for p in potentials],
         )
         return Simulation(output, counts, input_counts, spikes, potentials)
+
+    def act(self, general: Act) -> Act:
+        act: Act = _core.fast_act(self.plan, general)
+        return act
 
     def method(self) -> dict[str, str]:
         return {"backend": "cpu", "isa": self.plan.isa, "method": self.plan.method}

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -122,6 +123,10 @@ class SpikingNetwork:
         self.conversion: dict[str, Any] = dict(conversion or {})
         self._executable = backends.compile_network(spec, self._backend)
         self._run = self._executable.run
+        # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
+        # object, or the two would keep each other alive for ever.
+        general = functools.partial(_decide, self._run, self._n_in)
+        self.act = self._executable.act(general)  # type: ignore[method-assign]
 
     # What it is -----------------------------------------------------------------------------------------------------
 
@@ -262,10 +267,19 @@ class SpikingNetwork:
 
     def act(self, observation: Tensor | npt.NDArray[Any], *, seed: int = 0) -> int:
         """The decision for one observation (n_in,): the index of the largest output, the first one at a tie."""
-        batch = _as_observations(observation, self._n_in)
-        if batch.ndim != 1:
-            raise ValueError(f"observation must have shape ({self._n_in},), got {tuple(batch.shape)}")
-        return int(self._run(batch.unsqueeze(0), check_seed(seed))[0].argmax())
+        return _decide(self._run, self._n_in, observation, seed=seed)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copying, and sending to a worker process: by its description; the other side makes it ready anew."""
+        spec = self._spec
+        arguments = (list(spec.weights), list(spec.biases), spec.neuron, spec.timesteps, spec.encoding, spec.decoding)
+        options = {
+            "split_inputs": spec.split_inputs,
+            "bias_input": spec.bias_input,
+            "output_scale": self.output_scale,
+            "conversion": self.conversion,
+        }
+        return _rebuild, (*arguments, self._backend, self._exact, options)
 
     # How it is kept -------------------------------------------------------------------------------------------------
 
@@ -326,6 +340,21 @@ class SpikingNetwork:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
             raise checkpoint.CheckpointError(path, f"does not describe a spiking network: {reason}") from error
         return network
+
+
+def _decide(
+    run: Callable[[Tensor, int], Tensor], n_in: int, observation: Tensor | npt.NDArray[Any], *, seed: int = 0
+) -> int:
+    """:meth:`SpikingNetwork.act` for every kind of observation."""
+    batch = _as_observations(observation, n_in)
+    if batch.ndim != 1:
+        raise ValueError(f"observation must have shape ({n_in},), got {tuple(batch.shape)}")
+    return int(run(batch.unsqueeze(0), check_seed(seed))[0].argmax())
+
+
+def _rebuild(*arguments: Any) -> SpikingNetwork:
+    *positional, options = arguments
+    return SpikingNetwork(*positional, **options)
 
 
 _NEURON_FIELDS = ("alpha", "beta", "threshold", "reset", "order", "initial_potential")

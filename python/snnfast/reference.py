@@ -102,8 +102,9 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], seed: int) -> tuple[T
 def uniform(t: int, samples: int, features: int, seed: int, first_sample: int = 0) -> Tensor:
     """Uniform numbers in [0, 1), (samples, features): a function of seed, step, sample and feature alone.
 
-    Feature j takes word j mod 4 of the Philox block with counter (j // 4, t, sample low, sample high); its upper 24
-    bits are the number, so every value is exact in float32.
+    Feature j, counted in the encoded input, takes word j mod 4 of the Philox block with counter (j // 4, t, sample low,
+    sample high) and key (seed low, seed high), each word 32 bits; its upper 24 bits are the number, so every value is
+    exact in float32.
     """
     blocks = (features + 3) // 4
     block = torch.arange(blocks).expand(samples, blocks)

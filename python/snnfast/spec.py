@@ -146,8 +146,10 @@ class NetworkSpec:
         biases: per layer (n_out,) or ``None``; ``None`` for no biases at all.
         neuron: the neuron's constants and update order.
         timesteps: number of steps T that a decision takes.
-        encoding: ``"constant"`` (the observation is the input of every step), ``"equidistant"`` (regular spikes) or
-            ``"poisson"`` (random spikes with the observation as probability).
+        encoding: ``"constant"`` (the observation is the input of every step), ``"equidistant"`` (regular spikes: the
+            n-th one at step round(n / x), n = 1, 2, ..., halves to even, the division in float32) or ``"poisson"``
+            (random spikes with the observation as probability). Both kinds of spikes are meant for values from 0 to 1:
+            an equidistant input above 1 misses the step of an early spike and is then silent, as in the thesis system.
         decoding: ``"potential"`` (the last layer accumulates without firing; its final membrane potential),
             ``"mean_potential"`` (the time average of it), ``"spikes"`` (the last layer fires; its spike counts) or
             ``"first_spike"`` (its 0/1 vector at the first step in which any of its neurons fires, else zeros).

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from snnfast.cli.common import Output, Subparsers, add_command, count
+from snnfast.conversion import DEFAULT_PRESET, PRESETS
 
 _WHAT = ("network", "similarity", "evaluation", "all")
 
@@ -30,7 +31,9 @@ def add(subparsers: Subparsers) -> None:
         example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
     )
     parser.add_argument("what", choices=_WHAT, help="what to measure")
-    parser.add_argument("--preset", choices=("thesis", "rate"), default="rate", help="of similarity (default: rate)")
+    parser.add_argument(
+        "--preset", choices=tuple(PRESETS), default=DEFAULT_PRESET, help=f"of similarity (default: {DEFAULT_PRESET})"
+    )
     parser.add_argument(
         "--seeds", type=count, default=10, metavar="N", help="of similarity: policies that hold (default: 10)"
     )
@@ -44,11 +47,11 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _bench(arguments: argparse.Namespace, out: Output) -> int:
-    what = ("network", "evaluation", "thesis", "rate") if arguments.what == "all" else (arguments.what,)
+    what = ("network", "evaluation", *PRESETS) if arguments.what == "all" else (arguments.what,)
     results: dict[str, Any] = {}
     for name in what:
         if len(what) > 1:
-            out.say(f"\n== {'similarity, preset ' if name in ('thesis', 'rate') else ''}{name}")
+            out.say(f"\n== {'similarity, preset ' if name in PRESETS else ''}{name}")
         results[name] = _one(name, arguments, out)
     out.write(results if len(what) > 1 else results[what[0]])
     return 0

@@ -9,17 +9,19 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import safetensors
+from torch import nn
+
+from snnfast import checkpoint
 from snnfast._version import __version__
+from snnfast.learning import Replay, load_policy, pretrained_policy
+from snnfast.network import SpikingNetwork
 from snnfast.runs import check_writable, to_json
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from snnfast.learning import Replay
-    from snnfast.network import SpikingNetwork
 
 #: The word that stands for the policy that comes with the package, and the environment that it was trained for.
 SHIPPED = {"cartpole": "CartPole-v1"}
@@ -57,9 +59,7 @@ class Output:
             sys.stdout.write(data.decode())
             sys.stdout.flush()
         else:
-            from snnfast.checkpoint import atomic_write
-
-            atomic_write(self.json_path, data)
+            checkpoint.atomic_write(self.json_path, data)
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -127,8 +127,6 @@ def _whole(text: str, low: int, high: int) -> int:
 
 def kind_of(path: Path) -> str | None:
     """What a file of ours says that it holds, without checking anything else; ``None`` if it says nothing."""
-    import safetensors
-
     try:
         with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
             return (file.metadata() or {}).get("kind")
@@ -138,9 +136,6 @@ def kind_of(path: Path) -> str | None:
 
 def read_policy(name: str) -> tuple[nn.Sequential, str | None]:
     """The policy in a file, or the shipped one by its word; and the environment it was trained for, if known."""
-    from snnfast import checkpoint
-    from snnfast.learning import load_policy, pretrained_policy
-
     if name in SHIPPED and not Path(name).exists():
         return pretrained_policy(SHIPPED[name]), SHIPPED[name]
     policy = load_policy(name)
@@ -150,8 +145,6 @@ def read_policy(name: str) -> tuple[nn.Sequential, str | None]:
 
 def read_agent(name: str) -> tuple[SpikingNetwork | nn.Sequential, str | None]:
     """A spiking network or a policy, whichever the file holds; and the environment it is for, if known."""
-    from snnfast.network import SpikingNetwork
-
     if (name in SHIPPED and not Path(name).exists()) or kind_of(Path(name)) == "policy":
         return read_policy(name)
     network = SpikingNetwork.load(name)
@@ -170,8 +163,6 @@ def need_env(given: str | None, known: str | None, about: str) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of everything that has a part in the numbers."""
-    from importlib import metadata
-
     found = {"snnfast": __version__, "python": platform.python_version()}
     for library in ("torch", "numpy", "gymnasium", "safetensors"):
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -181,8 +172,6 @@ def versions() -> dict[str, str]:
 
 def plots_available() -> bool:
     """Whether matplotlib is installed."""
-    from importlib.util import find_spec
-
     return find_spec("matplotlib") is not None
 
 

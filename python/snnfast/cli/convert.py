@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+import torch
 
 from snnfast.cli.common import (
     Output,
@@ -18,6 +20,9 @@ from snnfast.cli.common import (
     need_env,
     read_policy,
 )
+from snnfast.conversion import DEFAULT_PRESET, PRESETS, Readout, ScalingMethod, convert
+from snnfast.learning import Replay, record_replay
+from snnfast.spec import Order
 
 
 def add(subparsers: Subparsers) -> None:
@@ -41,8 +46,8 @@ def add(subparsers: Subparsers) -> None:
     source.add_argument("--env", metavar="ID", help="environment to record in (default: the one in the policy file)")
     source.add_argument("--size", type=count, metavar="N", help="states to record (default: 20000)")
     settings = parser.add_argument_group("conversion")
-    settings.add_argument("--preset", metavar="NAME", help="thesis or rate (default: rate)")
-    settings.add_argument("--scaling", metavar="NAME", help="model, data, robust or neuron")
+    settings.add_argument("--preset", choices=tuple(PRESETS), help=f"named settings (default: {DEFAULT_PRESET})")
+    settings.add_argument("--scaling", choices=get_args(ScalingMethod), help="where activation scales come from")
     settings.add_argument("--percentile", type=float, metavar="P", help="of robust and neuron scaling, in percent")
     settings.add_argument(
         "--shift",
@@ -50,16 +55,13 @@ def add(subparsers: Subparsers) -> None:
         help="begin each neuron's range at its lower percentile (neuron scaling)",
     )
     settings.add_argument("--timesteps", type=count, metavar="T", help="time steps per decision")
-    settings.add_argument("--order", metavar="NAME", help="order of the neuron's update: immediate or delayed")
+    settings.add_argument("--order", choices=get_args(Order), help="order of the neuron's update")
     settings.add_argument("--initial-potential", type=float, metavar="X", help="of hidden neurons, in thresholds")
-    settings.add_argument("--readout", metavar="NAME", help="final or mean membrane potential")
+    settings.add_argument("--readout", choices=get_args(Readout), help="membrane potential to read")
     settings.add_argument("--split-inputs", action="store_true", help="feed positive and negative inputs separately")
 
 
 def _convert(arguments: argparse.Namespace, out: Output) -> int:
-    from snnfast.conversion import convert
-    from snnfast.learning import Replay, record_replay
-
     check_target(arguments.out, overwrite=arguments.overwrite)
     if arguments.replay is not None and (arguments.env is not None or arguments.size is not None):
         raise UsageError("--env and --size are for recording a replay, which --replay makes unnecessary")
@@ -104,8 +106,6 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
 
 
 def _same_decisions(network: Any, replay: Any) -> float:
-    import torch
-
     outputs = network(torch.as_tensor(replay.observations))
     return float((outputs.argmax(1) == torch.as_tensor(replay.outputs).argmax(1)).double().mean())
 

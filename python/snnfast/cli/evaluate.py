@@ -6,7 +6,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from snnfast import plots
 from snnfast.cli.common import Output, Subparsers, add_command, check_plot, check_target, count, need_env, read_agent
+from snnfast.evaluation import evaluate
 
 
 def add(subparsers: Subparsers) -> None:
@@ -42,9 +44,6 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, out: Output) -> int:
-    from snnfast import plots
-    from snnfast.evaluation import evaluate
-
     for path in (arguments.gif, arguments.plot):
         if path is not None:
             check_target(path, overwrite=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 
 from snnfast.cli.common import Output, Subparsers, add_command
+from snnfast.info import format_info, info
 
 
 def add(subparsers: Subparsers) -> None:
@@ -21,8 +22,6 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _info(arguments: argparse.Namespace, out: Output) -> int:
-    from snnfast.info import format_info, info
-
     facts = info()
     if out.json_path != "-":
         out.say(format_info(facts))

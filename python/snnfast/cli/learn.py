@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from snnfast import plots
 from snnfast.cli.common import (
     SHIPPED,
     Output,
@@ -19,6 +20,8 @@ from snnfast.cli.common import (
     need_env,
     read_policy,
 )
+from snnfast.learning import make_policy, record_replay, save_policy, train_policy_gradient
+from snnfast.learning.environments import interface, make_environment
 
 
 def add(subparsers: Subparsers) -> None:
@@ -78,10 +81,6 @@ def _sizes(text: str) -> list[int]:
 
 
 def _train(arguments: argparse.Namespace, out: Output) -> int:
-    from snnfast import plots
-    from snnfast.learning import make_policy, save_policy, train_policy_gradient
-    from snnfast.learning.environments import interface, make_environment
-
     target: Path = arguments.out
     state = target.with_name(f"{target.stem}.training.safetensors")
     env_id = SHIPPED.get(arguments.env, arguments.env)
@@ -149,8 +148,6 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
 
 
 def _record(arguments: argparse.Namespace, out: Output) -> int:
-    from snnfast.learning import record_replay
-
     check_target(arguments.out, overwrite=arguments.overwrite)
     policy, known = read_policy(arguments.policy)
     env_id = need_env(arguments.env, known, arguments.policy)

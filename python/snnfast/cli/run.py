@@ -5,22 +5,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import shlex
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from torch import nn
+
+from snnfast import plots
+from snnfast.checkpoint import CheckpointError, atomic_write
 from snnfast.cli.common import Output, Subparsers, UsageError, add_command, count, plots_available, versions
+from snnfast.conversion import convert
+from snnfast.evaluation import EvaluationReport, evaluate
+from snnfast.learning import Replay, load_policy, make_policy, record_replay, save_policy, train_policy_gradient
+from snnfast.network import SpikingNetwork
 from snnfast.runs import CONFIG, Mode, RunFolder, check_name, open_run, to_json
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from snnfast.evaluation import EvaluationReport
-    from snnfast.learning import Replay
-    from snnfast.network import SpikingNetwork
 
 PRESETS = ("thesis", "rate")
 
@@ -128,7 +130,10 @@ def _run(arguments: argparse.Namespace, out: Output) -> int:
     }
     settings = Settings(**given)
     name = arguments.name or arguments.task
-    check_name(name)
+    try:
+        check_name(name)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from error
     chosen = [mode for mode in ("resume", "overwrite", "suffix") if getattr(arguments, mode)]
     mode = cast(Mode, chosen[0] if chosen else "new")
     config = {
@@ -236,10 +241,6 @@ class _Stages:
     # Training
 
     def _train(self) -> tuple[nn.Sequential, list[str], dict[str, Any]]:
-        from snnfast import plots
-        from snnfast.checkpoint import CheckpointError
-        from snnfast.learning import make_policy, save_policy, train_policy_gradient
-
         settings, folder = self.settings, self.folder
         self._say(
             f"{self.task.env_id}, {'-'.join(map(str, self.task.sizes))} with ReLU, policy gradient, one update per "
@@ -299,15 +300,11 @@ class _Stages:
         return policy, files, {"said": said, **facts, "messages": result.messages, "seconds": result.seconds}
 
     def _read_policy(self) -> nn.Sequential:
-        from snnfast.learning import load_policy
-
         return load_policy(self.folder / TRAINED)
 
     # Replay
 
     def _record(self, policy: nn.Sequential) -> tuple[Replay, list[str], dict[str, Any]]:
-        from snnfast.learning import record_replay
-
         settings = self.settings
         began = time.perf_counter()
         replay = record_replay(
@@ -319,8 +316,6 @@ class _Stages:
         return replay, [REPLAY], {"said": said, "states": len(replay.observations)}
 
     def _read_replay(self) -> Replay:
-        from snnfast.learning import Replay
-
         return Replay.load(self.folder / REPLAY)
 
     # Conversion
@@ -328,8 +323,6 @@ class _Stages:
     def _convert(
         self, policy: nn.Sequential, replay: Replay
     ) -> tuple[dict[str, SpikingNetwork], list[str], dict[str, Any]]:
-        from snnfast.conversion import convert
-
         networks = {}
         for preset, file in NETWORKS.items():
             network = convert(policy, replay, preset=preset)
@@ -343,8 +336,6 @@ class _Stages:
         return networks, list(NETWORKS.values()), {"said": " and ".join(NETWORKS)}
 
     def _read_networks(self) -> dict[str, SpikingNetwork]:
-        from snnfast.network import SpikingNetwork
-
         return {preset: SpikingNetwork.load(self.folder / file) for preset, file in NETWORKS.items()}
 
     # Evaluation
@@ -352,8 +343,6 @@ class _Stages:
     def _evaluate(
         self, policy: nn.Sequential, replay: Replay, networks: Mapping[str, SpikingNetwork]
     ) -> tuple[None, list[str], dict[str, Any]]:
-        from snnfast.evaluation import evaluate
-
         settings, folder = self.settings, self.folder
         rules: dict[str, Any] = {
             "episodes": settings.episodes,
@@ -384,14 +373,10 @@ class _Stages:
             "original": original.as_dict(),
             "presets": {preset: report.as_dict() for preset, report in reports.items()},
         }
-        from snnfast.checkpoint import atomic_write
-
         atomic_write(folder / RESULTS, to_json(results))
         return None, files, {"said": "evaluation"}
 
     def _draw(self, reports: Mapping[str, EvaluationReport], network: SpikingNetwork, replay: Replay) -> None:
-        from snnfast import plots
-
         settings = self.settings
         plots.evaluation_plot(
             reports,
@@ -409,8 +394,6 @@ class _Stages:
 
 
 def _read_results(folder: RunFolder) -> dict[str, Any]:
-    import json
-
     results: dict[str, Any] = json.loads((folder / RESULTS).read_text("utf-8"))
     return results
 

@@ -2,7 +2,7 @@
 """From a trained ReLU network to a spiking one: read its layers, scale its activations, set up the neurons."""
 
 from snnfast.conversion.convert import convert, output_gain
-from snnfast.conversion.presets import DEFAULT_PRESET, PRESETS, Preset
+from snnfast.conversion.presets import DEFAULT_PRESET, PRESETS, Preset, Readout
 from snnfast.conversion.reading import LinearLayer, read_network
 from snnfast.conversion.scaling import ScaledNetwork, ScalingMethod, scale_network
 
@@ -11,6 +11,7 @@ __all__ = [
     "PRESETS",
     "LinearLayer",
     "Preset",
+    "Readout",
     "ScaledNetwork",
     "ScalingMethod",
     "convert",

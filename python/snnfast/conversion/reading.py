@@ -227,7 +227,15 @@ def _parameter(module: nn.Module) -> Tensor:
 def _record(module: nn.Module, n_in: int, like: Tensor) -> tuple[_Recorder, object]:
     recorder = _Recorder(module, _probes(n_in, like))
     with recorder.watching():
-        output = module(recorder.current)
+        try:
+            output = module(recorder.current)
+        except (TypeError, RuntimeError, AttributeError, LookupError) as error:
+            if isinstance(error, NotImplementedError):  # a RuntimeError, too: our refusal
+                raise
+            raise ValueError(
+                f"policy must take a batch of flat observations, but called with {tuple(recorder.current.shape)} it "
+                f"raised {type(error).__name__}: {error}"
+            ) from error
     return recorder, output
 
 
@@ -299,7 +307,7 @@ def read_network(policy: nn.Module) -> list[LinearLayer]:
 
     Raises:
         TypeError: if ``policy`` is not a module, or a TorchScript one.
-        ValueError: if weights are missing or not finite, or layers do not fit together.
+        ValueError: if weights are missing or not finite, layers do not fit together, or the policy raises.
         NotImplementedError: naming the first layer or function that has no spiking equivalent, and what to do.
     """
     if not isinstance(policy, nn.Module):
