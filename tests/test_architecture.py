@@ -20,14 +20,14 @@ LEAVES = {"_version", "spec", "checkpoint", "plots"}
 ORDER = [
     {"reference", "_core"},
     {"backends"},
-    {"network", "layer", "info"},
+    {"network", "layer", "info", "environments"},
     {"learning", "evaluation", "conversion"},
     {"bench", "runs"},
     {"cli"},
 ]
 # Libraries that only some rooms may know.
 KEPT_TO = {
-    "gymnasium": {"learning", "evaluation"},
+    "gymnasium": {"environments", "learning", "evaluation"},
     "matplotlib": {"plots"},
     "PIL": {"plots"},
     "_core": {"backends"},

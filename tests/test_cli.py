@@ -376,7 +376,7 @@ def test_nothing_to_resume(files, capsys):
 @pytest.mark.parametrize(
     ("env", "options", "message"),
     [
-        ("Nothing-v0", [], "env_id must name a registered environment"),
+        ("Nothing-v0", [], "env_id must be a registered Gymnasium environment"),
         ("Pendulum-v1", [], "discrete actions"),
         ("CartPole-v1", ["--gamma", "2"], "gamma must be"),
         ("CartPole-v1", ["--max-steps", "50"], "threshold must be given"),

@@ -632,11 +632,11 @@ def test_unwritable_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"env_id": "NoSuchThing-v1"}, ValueError, "must name a registered environment, got 'NoSuchThing-v1'"),
-        ({"env_id": "no.such.module:Thing-v1"}, ValueError, "must name a registered environment"),
-        ({"env_id": 1}, TypeError, "env_id must be a string"),
-        ({"env_id": "Pendulum-v1"}, ValueError, "must have discrete actions, 'Pendulum-v1' has Box"),
-        ({"env_id": "SnnfastImage-v0"}, ValueError, "that are vectors of numbers, 'SnnfastImage-v0' has Box"),
+        ({"env_id": "NoSuchThing-v1"}, ValueError, "must be a registered Gymnasium environment, got 'NoSuchThing-v1'"),
+        ({"env_id": "no.such.module:Thing-v1"}, ValueError, "must not import a module, got 'no.such.module:Thing-v1'"),
+        ({"env_id": 1}, TypeError, "env_id must be the name of a Gymnasium environment"),
+        ({"env_id": "Pendulum-v1"}, ValueError, "'Pendulum-v1' must have discrete actions .*Box"),
+        ({"env_id": "SnnfastImage-v0"}, ValueError, "'SnnfastImage-v0' must have flat observations .*Box"),
         ({"policy": make_policy([3, 2], seed=1)}, ValueError, "policy must take observations of 4 features"),
         ({"policy": make_policy([4, 3], seed=1)}, ValueError, "policy must give 2 outputs"),
         ({"policy": lambda x: x}, TypeError, "policy must be an nn.Module, got function"),

@@ -153,10 +153,10 @@ def test_round_trip(tmp_path):
         ({"policy": make_policy([4, 3], seed=1)}, ValueError, "policy must give 2 outputs"),
         ({"policy": None}, TypeError, "policy must be"),
         ({"policy": lambda x: np.full((len(x), 2), np.nan)}, FloatingPointError, "an output is not finite, in state 0"),
-        ({"env_id": "Pendulum-v1"}, ValueError, "must have discrete actions, 'Pendulum-v1' has Box"),
-        ({"env_id": "NoSuchThing-v1"}, ValueError, "must name a registered environment, got 'NoSuchThing-v1'"),
-        ({"env_id": "FrozenLake-v1"}, ValueError, "observations that are vectors"),
-        ({"env_id": 3}, TypeError, "env_id must be a string"),
+        ({"env_id": "Pendulum-v1"}, ValueError, "'Pendulum-v1' must have discrete actions .*Box"),
+        ({"env_id": "NoSuchThing-v1"}, ValueError, "must be a registered Gymnasium environment, got 'NoSuchThing-v1'"),
+        ({"env_id": "FrozenLake-v1"}, ValueError, "must have flat observations"),
+        ({"env_id": 3}, TypeError, "env_id must be the name of a Gymnasium environment"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*out of date.*:DeprecationWarning")

@@ -377,7 +377,7 @@ def _running_similarity(axes: Axes, report: ReportLike) -> float:
     axes.set_xlim(0, decisions[-1])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.locator_params(axis="x", nbins=5)
-    _heading(axes, f"similarity {share[-1]:.2f} %", f"95 % interval {low:.2f} to {high:.2f}")
+    _heading(axes, f"similarity {share[-1]:.2f} %", f"95 %: {low:.2f} to {high:.2f}")
     _dress(axes)
     return min(low, float(share.min()))
 

@@ -7,6 +7,8 @@ import argparse
 import contextlib
 import os
 import platform
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -27,6 +29,16 @@ from snnfast.runs import check_writable, to_json
 SHIPPED = {"cartpole": "CartPole-v1"}
 
 Subparsers = Any  # argparse has no public name for what add_subparsers returns
+
+
+def program() -> str:
+    """How to call this program again from here: by name where the shell finds it, else by its path."""
+    if shutil.which("snnfast"):
+        return "snnfast"
+    called = Path(sys.argv[0])
+    if called.name == "snnfast":
+        return shlex.quote(os.path.relpath(called))
+    return f"{shlex.quote(os.path.relpath(sys.executable))} -m snnfast"
 
 
 class UsageError(Exception):

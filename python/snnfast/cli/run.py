@@ -17,7 +17,7 @@ from torch import nn
 
 from snnfast import plots
 from snnfast.checkpoint import CheckpointError, atomic_write
-from snnfast.cli.common import Output, Subparsers, UsageError, add_command, count, plots_available, versions
+from snnfast.cli.common import Output, Subparsers, UsageError, add_command, count, plots_available, program, versions
 from snnfast.conversion import convert
 from snnfast.evaluation import EvaluationReport, evaluate
 from snnfast.learning import Replay, load_policy, make_policy, record_replay, save_policy, train_policy_gradient
@@ -170,7 +170,7 @@ def _run(arguments: argparse.Namespace, out: Output) -> int:
             if (folder / file).exists():
                 out.say(f"  {file:<{width}}  {what}")
         network, policy = (shlex.quote(str(path / file)) for file in (NETWORKS["rate"], TRAINED))
-        out.say(f"\nnext: snnfast evaluate {network} --compare {policy} --gif {name}.gif")
+        out.say(f"\nnext: {program()} evaluate {network} --compare {policy} --gif {name}.gif")
         out.write(results)
     return 0
 

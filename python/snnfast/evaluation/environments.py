@@ -9,7 +9,6 @@ played on, every episode has its own seed, and a failure can name the episode.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import math
 from typing import Any, Protocol
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
+from snnfast.environments import check_spaces
 from snnfast.spec import FloatArray
 
 Bools = npt.NDArray[np.bool_]
@@ -67,51 +67,12 @@ class Environments(Protocol):
         """One step, the ``number``-th since the reset: observations, rewards, and whether the episode ended."""
 
 
-def find(env_id: object) -> EnvSpec:
-    """Gymnasium's registration of an environment.
-
-    Raises:
-        TypeError: if ``env_id`` is no string.
-        ValueError: if there is no such environment, naming the nearest ones; or if the name would import a module.
-    """
-    if not isinstance(env_id, str):
-        raise TypeError(f"env_id must be the name of a Gymnasium environment, got {env_id!r} ({type(env_id).__name__})")
-    if ":" in env_id:
-        module, _, name = env_id.partition(":")
-        raise ValueError(
-            f"env_id must not import a module, got {env_id!r}: import {module!r} first, then pass {name!r}"
-        )
-    try:
-        return gym.spec(env_id)
-    except gym.error.Error as error:
-        known = {name.lower(): name for name in sorted(gym.registry)}
-        near = [known[name] for name in difflib.get_close_matches(env_id.lower(), list(known), n=3, cutoff=0.5)]
-        hint = f"did you mean {' or '.join(near)}?" if near else "gymnasium.pprint_registry() lists all of them"
-        raise ValueError(f"env_id must be a registered Gymnasium environment, got {env_id!r}; {hint}") from error
-
-
 def step_limit(spec: EnvSpec, max_steps: int | None) -> int:
     """The limit of an episode in steps: the one asked for, else the environment's own."""
     limit = spec.max_episode_steps if max_steps is None else max_steps
     if limit is None:
         raise ValueError(f"max_steps must be given: environment {spec.id!r} is registered without a limit of its own")
     return limit
-
-
-def check_spaces(env_id: str, observations: gym.Space[Any], actions: gym.Space[Any]) -> tuple[int, int, int]:
-    """Numbers in an observation, number of actions, first action.
-
-    Raises:
-        ValueError: unless the observations are a flat ``Box`` and the actions ``Discrete``.
-    """
-    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
-        raise ValueError(
-            f"environment {env_id!r} must have flat observations (a Box of shape (n,)), it has {observations}: "
-            "register a version wrapped in gymnasium.wrappers.FlattenObservation"
-        )
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise ValueError(f"environment {env_id!r} must have discrete actions (Discrete), it has {actions}")
-    return observations.shape[0], int(actions.n), int(actions.start)
 
 
 def check_render_mode(spec: EnvSpec, mode: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snnfast import plots
+from snnfast.environments import find
 from snnfast.evaluation import environments
 from snnfast.evaluation.agents import Agent, Asker, deciding
 from snnfast.evaluation.environments import Environments, Ints
@@ -87,7 +88,7 @@ def evaluate(
     ``evaluate_policy`` for fixing the episodes beforehand.
     """
     began = time.perf_counter()
-    spec = environments.find(env_id)
+    spec = find(env_id)
     episodes = check_count("episodes", episodes)
     limit = environments.step_limit(spec, None if max_steps is None else check_count("max_steps", max_steps))
     seed = check_count("seed", seed, minimum=0, maximum=2**64 - 1)

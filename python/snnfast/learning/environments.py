@@ -3,33 +3,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
+from snnfast.environments import Interface, check_spaces, find
 from snnfast.spec import check_count
 
 Environment = gym.Env[Any, Any]
 
 #: Environments whose best return is the length of the episode: 1 for every step survived.
 _REWARD_PER_STEP = {"CartPole"}
-
-
-@dataclasses.dataclass(frozen=True)
-class Interface:
-    """What a policy for an environment takes and gives.
-
-    Attributes:
-        n_in: features of an observation.
-        n_actions: number of actions, hence of outputs.
-        first_action: the environment's name of action 0.
-    """
-
-    n_in: int
-    n_actions: int
-    first_action: int
 
 
 def make_environment(env_id: str, max_steps: int) -> Environment:
@@ -39,15 +24,12 @@ def make_environment(env_id: str, max_steps: int) -> Environment:
         TypeError, ValueError: if ``env_id`` is no string or names no environment.
         ImportError: if a package it needs is not installed.
     """
-    if not isinstance(env_id, str):
-        raise TypeError(f"env_id must be a string such as 'CartPole-v1', got {type(env_id).__name__}")
+    spec = find(env_id)
     check_count("max_steps", max_steps)
     try:
-        return gym.make(env_id, max_episode_steps=max_steps, disable_env_checker=True)
+        return gym.make(spec, max_episode_steps=max_steps, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
         raise ImportError(f"environment {env_id!r} needs a package that is not installed: {error}") from error
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise ValueError(f"env_id must name a registered environment, got {env_id!r}: {error}") from error
 
 
 def make_vector_environment(env_id: str, episodes: int, max_steps: int) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -66,12 +48,7 @@ def interface(env_id: str, environment: Environment) -> Interface:
     Raises:
         ValueError: naming the environment, what is required and what it has.
     """
-    actions, observations = environment.action_space, environment.observation_space
-    if not isinstance(actions, gym.spaces.Discrete):
-        raise ValueError(f"env_id must have discrete actions, {env_id!r} has {actions}")
-    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
-        raise ValueError(f"env_id must have observations that are vectors of numbers, {env_id!r} has {observations}")
-    return Interface(observations.shape[0], int(actions.n), int(actions.start))
+    return check_spaces(env_id, environment.observation_space, environment.action_space)
 
 
 def reward_threshold(env_id: str, max_steps: int) -> float | None:

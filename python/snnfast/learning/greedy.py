@@ -6,8 +6,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from snnfast.environments import Interface
 from snnfast.learning.acting import Outputs
-from snnfast.learning.environments import Interface, make_vector_environment
+from snnfast.learning.environments import make_vector_environment
 
 
 def greedy_returns(

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 from snnfast import checkpoint
 from snnfast.checkpoint import CheckpointError
+from snnfast.environments import Interface
 from snnfast.learning import environments
 from snnfast.learning.acting import FloatArray, batch_outputs, one_thread, single_outputs
 from snnfast.learning.greedy import greedy_returns
@@ -251,7 +252,7 @@ class _Run:
     def __init__(
         self,
         environment: environments.Environment,
-        interface: environments.Interface,
+        interface: Interface,
         policy: nn.Module,
         settings: dict[str, Any],
         path: checkpoint.Path | None,
@@ -434,10 +435,15 @@ class _Run:
     def messages(self, end: _Boundary, max_episodes: int) -> list[str]:
         s = self.settings
         if end.solved_at is None:
-            best = max(_running_means(self.returns[: end.episodes], s["window"]), default=0.0)
+            required = f"required is {s['threshold']:g} for {s['consecutive']} episodes in a row"
+            if end.episodes < s["window"]:
+                return [
+                    f"not solved in {end.episodes} episodes, too few for a mean over {s['window']} of them: {required}"
+                ]
+            best = max(_running_means(self.returns[: end.episodes], s["window"]))
             return [
                 f"not solved in {end.episodes} episodes: the best mean over {s['window']} episodes was {best:.1f}, "
-                f"required is {s['threshold']:g} for {s['consecutive']} episodes in a row"
+                f"{required}"
             ]
         said = [
             f"solved after {end.solved_at} episodes (mean return of the last {s['window']} at least {s['threshold']:g} "

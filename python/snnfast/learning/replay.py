@@ -16,6 +16,7 @@ from torch import nn
 import snnfast._version
 from snnfast import checkpoint
 from snnfast.checkpoint import CheckpointError
+from snnfast.environments import Interface
 from snnfast.learning import environments
 from snnfast.learning.acting import FloatArray, batch_outputs, one_thread
 from snnfast.spec import check_count
@@ -189,7 +190,7 @@ class _Player:
 
 def _play_in_step(
     env_id: str,
-    interface: environments.Interface,
+    interface: Interface,
     outputs: Callable[[FloatArray], FloatArray],
     size: int,
     max_steps: int,

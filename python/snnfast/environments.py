@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which Gymnasium environments we can train and play in: found by name, and checked, in one way for everybody."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+from gymnasium.envs.registration import EnvSpec
+
+
+class Interface(NamedTuple):
+    """What an agent for an environment takes and gives.
+
+    Attributes:
+        n_in: numbers in an observation.
+        n_actions: number of actions, hence of an agent's outputs.
+        first_action: the environment's number of action 0 (0 but for a ``Discrete`` space with a start).
+    """
+
+    n_in: int
+    n_actions: int
+    first_action: int
+
+
+def find(env_id: object) -> EnvSpec:
+    """Gymnasium's registration of an environment.
+
+    Raises:
+        TypeError: if ``env_id`` is no string.
+        ValueError: if there is no such environment, naming the nearest ones; or if the name would import a module.
+    """
+    if not isinstance(env_id, str):
+        raise TypeError(f"env_id must be the name of a Gymnasium environment, got {env_id!r} ({type(env_id).__name__})")
+    if ":" in env_id:
+        module, _, name = env_id.partition(":")
+        raise ValueError(
+            f"env_id must not import a module, got {env_id!r}: import {module!r} first, then pass {name!r}"
+        )
+    try:
+        return gym.spec(env_id)
+    except gym.error.Error as error:
+        known = {name.lower(): name for name in sorted(gym.registry)}
+        near = [known[name] for name in difflib.get_close_matches(env_id.lower(), list(known), n=3, cutoff=0.5)]
+        hint = f"did you mean {' or '.join(near)}?" if near else "gymnasium.pprint_registry() lists all of them"
+        raise ValueError(f"env_id must be a registered Gymnasium environment, got {env_id!r}; {hint}") from error
+
+
+def check_spaces(env_id: str, observations: gym.Space[Any], actions: gym.Space[Any]) -> Interface:
+    """What an agent for these spaces takes and gives.
+
+    Raises:
+        ValueError: unless the observations are a flat ``Box`` and the actions ``Discrete``.
+    """
+    if not isinstance(observations, gym.spaces.Box) or len(observations.shape) != 1:
+        raise ValueError(
+            f"environment {env_id!r} must have flat observations (a Box of shape (n,)), it has {observations}: "
+            "register a version wrapped in gymnasium.wrappers.FlattenObservation"
+        )
+    if not isinstance(actions, gym.spaces.Discrete):
+        raise ValueError(f"environment {env_id!r} must have discrete actions (Discrete), it has {actions}")
+    return Interface(observations.shape[0], int(actions.n), int(actions.start))
