@@ -32,8 +32,15 @@ struct SampleState {
   float* total;  // (padded last)
   bool* answered;
   Events events;
-  uint64_t* spike_bits;  // (tile, panels)
+  PanelBits* spike_bits;  // (tile, bits_stride)
 };
+
+// Words in a row of spike bits, so that it can be read 64 bits at a time.
+constexpr int64_t kPanelsPerWord = 8 / static_cast<int64_t>(sizeof(PanelBits));
+int64_t bits_stride(int64_t panels) { return (panels + kPanelsPerWord - 1) / kPanelsPerWord * kPanelsPerWord; }
+
+// Ids that are written before it is looked at how many there are; a list has room for as many after its end.
+constexpr int64_t kAtOnce = 8;
 
 struct Sizes {
   int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
@@ -59,9 +66,9 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   s.syn = arena.take<float>(sizes.padded_sum);
   s.total = arena.take<float>(sizes.last_padded);
   s.answered = arena.take<bool>(1);
-  s.events.ids = arena.take<uint32_t>(net.tile * sizes.widest);
+  s.events.ids = arena.take<uint32_t>(net.tile * sizes.widest + kAtOnce);
   s.events.offsets = arena.take<int64_t>(net.tile + 1);
-  s.spike_bits = arena.take<uint64_t>(net.tile * sizes.most_panels);
+  s.spike_bits = arena.take<PanelBits>(net.tile * bits_stride(sizes.most_panels));
   return s;
 }
 
@@ -138,6 +145,20 @@ void encode_tile(const NetworkView& net, const Request& request, int64_t row, in
   }
 }
 
+// Ids of the bits set in a word, ascending; returns how many. Eight are written at a time, whether or not there are
+// that many: how many there are is hard to predict, and a wrong guess costs more than a few stores.
+SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, uint32_t* ids) {
+  const int64_t count = __builtin_popcountll(word);
+  for (int64_t done = 0; done < count; done += kAtOnce) {
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kAtOnce; ++i) {
+      ids[done + i] = first + static_cast<uint32_t>(__builtin_ctzll(word | uint64_t{1} << 63));
+      word &= word - 1;
+    }
+  }
+  return count;
+}
+
 // A layer's spike bits become the next layer's events; counts, records and the first spike are taken on the way.
 void collect_spikes(const NetworkView& net, const Request& request, int64_t l, int64_t row, int64_t t0, int64_t steps,
                     SampleState& s) {
@@ -145,12 +166,16 @@ void collect_spikes(const NetworkView& net, const Request& request, int64_t l, i
   const bool last = l == net.n_layers - 1;
   int64_t n = 0;
   s.events.offsets[0] = 0;
+  const int64_t stride = bits_stride(layer.panels), words = stride / kPanelsPerWord;
+  // The last word may end in panels that the layer does not have; nobody has written those bits.
+  const int64_t used = layer.n_out - (words - 1) * 64;
+  const uint64_t last_bits = used >= 64 ? ~uint64_t{0} : (uint64_t{1} << used) - 1;
   for (int64_t t = 0; t < steps; ++t) {
-    const uint64_t* words = s.spike_bits + t * layer.panels;
-    for (int64_t p = 0; p < layer.panels; ++p) {
-      for (uint64_t word = words[p]; word; word &= word - 1) {
-        s.events.ids[n++] = static_cast<uint32_t>(p * kPanel + __builtin_ctzll(word));
-      }
+    for (int64_t w = 0; w < words; ++w) {
+      uint64_t word;
+      __builtin_memcpy(&word, s.spike_bits + t * stride + w * kPanelsPerWord, sizeof word);
+      if (w == words - 1) word &= last_bits;
+      n += write_ids(word, static_cast<uint32_t>(w * 64), s.events.ids + n);
     }
     s.events.offsets[t + 1] = n;
   }
@@ -198,7 +223,7 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
         scan.syn = s.syn + offset + begin;
         scan.total = mean ? s.total + begin : nullptr;
         scan.spike_bits = s.spike_bits + p;
-        scan.stride = layer.panels;
+        scan.stride = bits_stride(layer.panels);
         scan.valid = layer.n_out - begin < kPanel ? layer.n_out - begin : kPanel;
         scan.potentials_stride = request.batch * layer.n_out;
         scan.potentials = request.potentials

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same bits on processors that this machine is not: older ones, and those with AVX-512.
+
+One static program (``emulated/parity_main.cpp``) runs random networks on every instruction set that the processor has
+and prints a hash over all bits of all results. The hashes of this machine and of emulated ones must be the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from emulated import build, run_bochs
+from snnfast import backends
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="emulates x86-64 on x86-64"),
+]
+
+NETWORKS = 300
+EXIT_BY_SIGNAL = 128  # what emulators and shells add to the number of the signal
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What the program printed."""
+
+    hashes: dict[str, str]  # by instruction set, best first
+    by_tables: int
+    on_two_threads: int
+
+
+def parse(text: str) -> Result:
+    lines = re.findall(r"^isa=(\w+) networks=(\d+) hash=([0-9a-f]{16})\s*$", text, re.MULTILINE)
+    assert lines, text
+    assert {int(n) for _, n, _ in lines} == {NETWORKS}
+    summary = re.search(r"^by_tables=(\d+) on_two_threads=(\d+) problems=(\d+)\s*$", text, re.MULTILINE)
+    assert summary, text
+    assert summary.group(3) == "0", text
+    return Result({isa: state for isa, _, state in lines}, int(summary.group(1)), int(summary.group(2)))
+
+
+def run(*command: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=900, check=False)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if build.missing():
+        pytest.skip(build.missing())
+    return build.build(tmp_path_factory.mktemp("parity"))
+
+
+@pytest.fixture(scope="module")
+def host(program: Path) -> Result:
+    done = run(program, NETWORKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return parse(done.stdout)
+
+
+def emulator(least: tuple[int, int]) -> str:
+    """qemu for programs of x86-64, or a skip."""
+    path = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if path is None:
+        pytest.skip("needs qemu-x86_64 (Debian: apt install qemu-user)")
+    version = re.search(r"version (\d+)\.(\d+)", run(path, "--version").stdout)
+    assert version
+    if (int(version.group(1)), int(version.group(2))) < least:
+        pytest.skip(f"needs qemu-x86_64 {least[0]}.{least[1]} or later, found {version.group(0)}")
+    return path
+
+
+def test_all_sets_of_this_machine_agree_in_every_bit(host: Result) -> None:
+    assert list(host.hashes) == list(backends.instruction_sets())
+    assert len(set(host.hashes.values())) == 1, host.hashes
+    # Not vacuous: both methods ran, and the pool did.
+    assert NETWORKS // 5 < host.by_tables < NETWORKS // 2
+    assert host.on_two_threads >= NETWORKS // 20 * len(host.hashes)
+
+
+def test_one_set_alone_has_the_same_hash(program: Path, host: Result) -> None:
+    done = run(program, "--only", "baseline", NETWORKS)
+    assert parse(done.stdout).hashes == {"baseline": host.hashes["baseline"]}
+
+
+@pytest.mark.skipif("avx2" not in backends.instruction_sets(), reason="this machine has no AVX2")
+def test_a_fused_multiply_add_in_one_set_is_found(program: Path, tmp_path: Path) -> None:
+    # The control of this file: the mistake that the build flags prevent makes hashes differ.
+    flags = {"kernels_avx2.cpp": ["-mfma", "-ffp-contract=fast"]}
+    done = run(build.build(tmp_path, reuse=program.parent, changed=flags), NETWORKS)
+    assert done.returncode == 1
+    hashes = dict(re.findall(r"^isa=(\w+) networks=\d+ hash=(\w+)$", done.stdout, re.MULTILINE))
+    assert hashes["avx2"] != hashes["baseline"]
+    assert "PROBLEM" in done.stdout
+
+
+def test_a_processor_without_avx_gives_the_same_bits(program: Path, host: Result) -> None:
+    done = run(emulator((5, 0)), "-cpu", "Nehalem-v1", program, NETWORKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert parse(done.stdout).hashes == {"baseline": host.hashes["baseline"]}
+
+
+def test_a_processor_with_avx2_gives_the_same_bits(program: Path, host: Result) -> None:
+    done = run(emulator((7, 2)), "-cpu", "Haswell-v1", program, NETWORKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert parse(done.stdout).hashes == dict.fromkeys(("avx2", "baseline"), host.hashes["baseline"])
+
+
+def test_avx_code_outside_of_the_kernels_would_be_found(program: Path, tmp_path: Path) -> None:
+    # The control of the test without AVX: compiled with -mavx2 as a whole, the program dies there.
+    qemu = emulator((5, 0))
+    portable = ("parity_main.cpp", "plan.cpp", "dispatch.cpp", "thread_pool.cpp", "kernels_baseline.cpp")
+    whole = build.build(tmp_path, reuse=program.parent, changed={name: ["-mavx2"] for name in portable})
+    done = run(qemu, "-cpu", "Nehalem-v1", whole, NETWORKS)
+    assert done.returncode in (-signal.SIGILL, EXIT_BY_SIGNAL + signal.SIGILL), (done.returncode, done.stdout)
+    assert "isa=" not in done.stdout
+
+
+def test_a_processor_with_avx512_gives_the_same_bits(program: Path, host: Result, tmp_path: Path) -> None:
+    if run_bochs.missing():
+        pytest.skip(run_bochs.missing())
+    init = build.build_guest_init(tmp_path / "build")
+    machine = tmp_path / "machine"
+    machine.mkdir()
+    start = time.monotonic()
+    status, text = run_bochs.run_in_bochs(program, init, [str(NETWORKS)], machine, time_limit=1500)
+    print(f"emulated AVX-512: {NETWORKS} networks in {time.monotonic() - start:.0f} s\n{text}")
+    assert status == 0, text
+    assert parse(text).hashes == dict.fromkeys(("avx512", "avx2", "baseline"), host.hashes["baseline"])
