@@ -104,6 +104,14 @@ def test_a_fused_multiply_add_in_one_set_is_found(program: Path, tmp_path: Path)
     assert "PROBLEM" in done.stdout
 
 
+def test_files_of_one_instruction_set_define_nothing_that_the_linker_may_share(program: Path) -> None:
+    # An inline function or template that several files define is kept once, from any of them: from one with AVX, say.
+    for isa in ("baseline", "avx2", "avx512"):
+        symbols = run("nm", "--defined-only", program.parent / f"kernels_{isa}.cpp.o").stdout.splitlines()
+        public = [line.split()[-2:] for line in symbols if line.split()[-2] not in "bdrt"]
+        assert [(kind in "BDR", f"kernels_{isa}" in name) for kind, name in public] == [(True, True)], public
+
+
 def test_a_processor_without_avx_gives_the_same_bits(program: Path, host: Result) -> None:
     done = run(emulator((5, 0)), "-cpu", "Nehalem-v1", program, NETWORKS)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -119,7 +127,7 @@ def test_a_processor_with_avx2_gives_the_same_bits(program: Path, host: Result) 
 def test_avx_code_outside_of_the_kernels_would_be_found(program: Path, tmp_path: Path) -> None:
     # The control of the test without AVX: compiled with -mavx2 as a whole, the program dies there.
     qemu = emulator((5, 0))
-    portable = ("parity_main.cpp", "plan.cpp", "dispatch.cpp", "thread_pool.cpp", "kernels_baseline.cpp")
+    portable = ("parity_main.cpp", "plan.cpp", "dispatch.cpp", "thread_pool.cpp")
     whole = build.build(tmp_path, reuse=program.parent, changed={name: ["-mavx2"] for name in portable})
     done = run(qemu, "-cpu", "Nehalem-v1", whole, NETWORKS)
     assert done.returncode in (-signal.SIGILL, EXIT_BY_SIGNAL + signal.SIGILL), (done.returncode, done.stdout)

@@ -13,8 +13,9 @@ namespace snnfast {
 namespace {
 
 constexpr int64_t kMaxBlock = 16;
-// Events and spike bits of a block should stay within a second-level cache at the firing rates that occur (10-20 %).
-constexpr int64_t kBlockBytes = 1 << 20;
+// Scratch memory of a block, if every neuron fired always; at the rates that occur (10-20 %) a fraction of it is
+// touched. Large on purpose: the more samples share a block, the fewer times a large layer's weights are streamed.
+constexpr int64_t kBlockBytes = 1 << 23;
 constexpr int64_t kTileBytes = 1 << 19;
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
