@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import array
 import copy
 import gc
 import itertools
@@ -110,6 +111,44 @@ def test_numbers_that_are_not_finite_are_refused_with_their_place(net: sf.Spikin
         net(x)
     with pytest.raises(ValueError, match="observations must be finite"):
         net(torch.tensor([[1e300, 0.0, 0.0]], dtype=torch.float64))
+    with pytest.raises(ValueError, match="observations must be finite, got inf"):
+        net(np.full((1, 3), 1e300))
+
+
+def test_tensors_that_only_stand_for_others_are_refused() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    net = sf.SpikingNetwork([torch.ones(2, 3)])
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(X)
+    with pytest.raises(TypeError, match="observations must be a plain torch tensor, got FakeTensor"):
+        net(fake)
+    with pytest.raises(ValueError, match="observations must be a plain tensor with data of its own"):
+        net(torch._efficientzerotensor(2, 3))
+    with pytest.raises(ValueError, match="observations must be a plain tensor with data of its own"):
+        torch.func.functionalize(lambda x: net(x))(X)
+    parameter = torch.nn.Parameter(X.clone(), requires_grad=False)
+    assert torch.equal(net(parameter), net(X))
+
+
+def test_a_decay_that_is_zero_in_float32_is_zero_everywhere() -> None:
+    # The current overflows; 0 * inf would be no number, so it matters whether the term is left out.
+    for order in ("immediate", "delayed"):
+        neuron = sf.NeuronSpec(alpha=1e-46, order=order)
+        nets = [
+            sf.SpikingNetwork([[[3.0]], [[1.0]]], neuron=neuron, timesteps=8, backend=b) for b in ("cpu", "reference")
+        ]
+        x = torch.tensor([[3e38]])
+        assert torch.equal(nets[0](x), nets[1](x))
+        assert float(nets[0](x)) > 0
+
+
+def test_a_subclass_may_decide_in_its_own_way() -> None:
+    class Contrary(sf.SpikingNetwork):
+        def act(self, observation: object, *, seed: int = 0) -> int:
+            return 7
+
+    assert Contrary([torch.ones(2, 3)]).act(X[0]) == 7
 
 
 def test_huge_but_finite_observations_stay_exact() -> None:
@@ -148,7 +187,7 @@ def test_act_takes_what_the_network_takes(net: sf.SpikingNetwork) -> None:
             net.act(bad)
     with pytest.raises(ValueError, match="observations must be finite, got nan at sample 0, feature 1"):
         net.act(np.array([0, math.nan, 0], np.float32))
-    for kind in (b"abcdefghijkl", [0.0, 0.0, 0.0], None, np.zeros(3, np.float16)):
+    for kind in (b"abcdefghijkl", array.array("f", [0.0, 0.0, 0.0]), [0.0, 0.0, 0.0], None, np.zeros(3, np.float16)):
         with pytest.raises(TypeError, match="observations must be"):
             net.act(kind)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
@@ -186,6 +225,8 @@ def test_simulate_returns_counts_and_records(net: sf.SpikingNetwork) -> None:
     assert net.simulate(X, record="spikes").spikes is not None
     with pytest.raises(ValueError, match="record must be one of 'spikes', 'potentials', got 'currents'"):
         net.simulate(X, record=("currents",))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="record must be a collection of names, got NoneType"):
+        net.simulate(X, record=None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
@@ -194,7 +235,7 @@ def test_seeds_out_of_range_are_refused(net: sf.SpikingNetwork, seed: int) -> No
         net(X, seed=seed)
 
 
-@pytest.mark.parametrize("seed", [1.5, "1", True])
+@pytest.mark.parametrize("seed", [1.5, "1", True, None, "", 0.0, False])
 def test_seeds_of_other_kinds_are_refused(net: sf.SpikingNetwork, seed: object) -> None:
     with pytest.raises(TypeError, match="seed must be an integer"):
         net(X, seed=seed)  # type: ignore[call-overload]
@@ -272,6 +313,7 @@ def test_bad_networks_are_refused(arguments: dict[str, object], error: type[Exce
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        (dict(threshold=10**400), ValueError, "threshold must be finite and within the range of float32, got inf"),
         (dict(alpha=-0.1), ValueError, "alpha must be at least 0"),
         (dict(alpha=math.nan), ValueError, "alpha must be finite"),
         (dict(beta="1"), TypeError, "beta must be a number, got '1'"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -122,3 +123,108 @@ def test_other_threads_run_while_a_long_call_does() -> None:
     thread.join()
     assert sys.getswitchinterval() == switch
     assert ticks > seconds / 0.001 / 20
+
+
+def test_ctrl_c_is_honoured_while_only_another_thread_is_busy() -> None:
+    # One silent sample and one that fires all the time: one of the two threads is done at once and waits for the other.
+    weights = [torch.full((512, 1), 2.0), torch.full((512, 512), 0.01), torch.ones(2, 512)]
+    net = sf.SpikingNetwork(weights, timesteps=200_000)
+    before = sf.num_threads()
+    sf.set_num_threads(2)
+    try:
+        delays = []
+        for busy in (0, 1):
+            x = torch.zeros(2, 1)
+            x[busy] = 1.0
+            sent: list[float] = []
+
+            def interrupt(times: list[float] = sent) -> None:
+                times.append(time.perf_counter())
+                os.kill(os.getpid(), signal.SIGINT)
+
+            timer = threading.Timer(0.2, interrupt)
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                net(x)
+            delays.append(time.perf_counter() - sent[0])
+            timer.join()
+        assert max(delays) < 0.5, delays
+        assert min(delays) < 0.1, delays
+    finally:
+        sf.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_handler_may_run_a_network_while_one_is_running(threads: int) -> None:
+    outer, observations = wide_network()
+    inner_net = sf.SpikingNetwork([torch.ones(40, 3), torch.ones(2, 40)], timesteps=30)
+    x = torch.ones(7, 3)
+    inner_want, many = inner_net(x), observations.repeat(20, 1)
+    want = outer.run(many, 0)
+    results = []
+
+    def handler(*_: object) -> None:
+        results.append(torch.equal(inner_net(x), inner_want))
+
+    before, old = sf.num_threads(), signal.signal(signal.SIGALRM, handler)
+    sf.set_num_threads(threads)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.03, 0.03)
+        assert torch.equal(outer.run(many, 0), want)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+        sf.set_num_threads(before)
+    assert results
+    assert all(results)
+
+
+def test_the_mode_of_the_calling_thread_changes_no_bit() -> None:
+    # Weights and currents below the smallest normal number: flushed to zero, such a network would be silent.
+    tiny = 1e-39
+    neuron = sf.NeuronSpec(threshold=3e-39)
+    net = sf.SpikingNetwork([torch.full((40, 1), tiny), torch.full((2, 40), tiny)], neuron=neuron, timesteps=60)
+    x = torch.linspace(0.1, 2.0, 4000).unsqueeze(1)
+    want = net(x)
+    assert float(want.abs().max()) > 0
+    current, v0 = torch.full((9, 1, 5), tiny), torch.zeros(1, 5)
+    want_layer = sf.if_forward(current, v0, threshold=1e-37)
+    before = sf.num_threads()
+    assert torch.set_flush_denormal(True)
+    try:
+        results = []
+        for threads in (1, 2):
+            sf.set_num_threads(threads)
+            results.append(net(x))
+        layer = sf.if_forward(current, v0, threshold=1e-37)
+    finally:
+        torch.set_flush_denormal(False)
+        sf.set_num_threads(before)
+    assert all(torch.equal(r.view(torch.int32), want.view(torch.int32)) for r in results)
+    assert all(torch.equal(a.view(torch.int32), b.view(torch.int32)) for a, b in zip(layer, want_layer, strict=True))
+
+
+NO_MORE_THREADS = """
+import resource, torch, snnfast as sf
+net = sf.SpikingNetwork([torch.ones(300, 8), torch.ones(2, 300)])
+x = torch.ones(500, 8)
+sf.set_num_threads(1)
+want = net(x)
+sf.set_num_threads(200)
+with open("/proc/self/statm") as f:
+    used = int(f.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20,) * 2)
+for _ in range(3):
+    try:
+        assert torch.equal(net(x), want)
+    except MemoryError:
+        print("memory")
+print("done")
+"""
+
+
+def test_threads_that_cannot_be_started_are_done_without() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", NO_MORE_THREADS], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.stdout.endswith("done\n"), result.stderr

@@ -11,6 +11,7 @@
 
 #include "bind/fast_call.h"
 #include "cpu/dispatch.h"
+#include "cpu/float_mode.h"
 #include "cpu/plan.h"
 #include "cpu/thread_pool.h"
 
@@ -76,9 +77,7 @@ void run_interruptible(double work, F&& f) {
   if (!finished && watch.raised()) throw py::error_already_set();
 }
 
-void check_finite(const float* x, int64_t batch, int64_t n) {
-  const int64_t i = first_not_finite(x, batch * n);
-  if (i < 0) return;
+[[noreturn]] void throw_not_finite(const float* x, int64_t i, int64_t n) {
   const char* value = std::isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";
   throw py::value_error("observations must be finite, got " + std::string(value) + " at sample " +
                         std::to_string(i / n) + ", feature " + std::to_string(i % n));
@@ -88,7 +87,7 @@ void check_finite(const float* x, int64_t batch, int64_t n) {
 py::object fast_act(const py::object& plan, const py::object& fallback) {
   const Plan& p = plan.cast<const Plan&>();
   if (p.work(1) >= kReleaseWork || p.n_out() > kMaxActions) return fallback;
-  PyObject* function = make_act(p, plan.ptr(), fallback.ptr());
+  PyObject* function = make_act(p, plan.ptr(), py::module_::import("numpy").attr("ndarray").ptr(), fallback.ptr());
   if (!function) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(function);
 }
@@ -145,8 +144,15 @@ std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::ve
 
 void run_request(const Plan& plan, const Request& request) {
   require(request.batch >= 0, "batch must be at least 0");
-  check_finite(request.observations, request.batch, plan.n_in());
-  run_interruptible(plan.work(request.batch), [&](const Interrupt& interrupt) { return plan.run(request, interrupt); });
+  if (request.batch == 0) return;
+  // A tensor that stands for another one (fake, functional, known to be zero) has no numbers to read.
+  require(request.observations && request.output, "observations must be a plain tensor with data of its own");
+  int64_t bad = -1;
+  run_interruptible(plan.work(request.batch), [&](const Interrupt& interrupt) {
+    bad = first_not_finite(request.observations, request.batch * plan.n_in());
+    return bad >= 0 || plan.run(request, interrupt);
+  });
+  if (bad >= 0) throw_not_finite(request.observations, bad, plan.n_in());
 }
 
 void plan_run(const Plan& plan, uint64_t observations, int64_t batch, uint64_t output, uint64_t seed,
@@ -195,6 +201,8 @@ void layer_over_time(uint64_t current, uint64_t membrane, uint64_t spikes, int64
     Interrupt interrupt;
   };
   require(steps >= 0 && width >= 0, "steps and width must be at least 0");
+  if (steps == 0 || width == 0) return;
+  require(current && membrane && spikes, "current and v0 must be plain tensors with data of their own");
   const bool delayed = choose<bool>("order", order, {{"immediate", false}, {"delayed", true}});
   Job job{choose_kernels(isa),
           pointer<const float>(current),
@@ -208,6 +216,7 @@ void layer_over_time(uint64_t current, uint64_t membrane, uint64_t spikes, int64
           kNoInterrupt};
   run_interruptible(static_cast<double>(steps) * static_cast<double>(width) / 4.0, [&](const Interrupt& interrupt) {
     job.interrupt = interrupt;
+    const StandardFloatMode standard;
     // On the calling thread alone: the loop moves two numbers per operation, so memory is the limit, not the core.
     return job.kernels.if_forward(job.current, job.membrane, job.spikes, job.steps, job.width, 0, job.width,
                                   job.threshold, job.delayed, job.interrupt);

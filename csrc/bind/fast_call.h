@@ -7,20 +7,25 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "cpu/plan.h"
 
 namespace snnfast {
 
-// Where `x` first is not finite, or -1. The sum of x - x is 0 exactly if every x is finite: a loop without branches.
+// Where `x` first is not finite, or -1. On the bits, without branches, so that the compiler can vectorise it.
 inline int64_t first_not_finite(const float* x, int64_t n) {
-  float sum = 0.0f;
-  for (int64_t i = 0; i < n; ++i) sum += x[i] - x[i];
-  if (sum == 0.0f) return -1;
+  constexpr uint32_t kExponent = 0x7F800000;
+  uint32_t found = 0;
   for (int64_t i = 0; i < n; ++i) {
-    if (!std::isfinite(x[i])) return i;
+    uint32_t bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    found |= static_cast<uint32_t>((bits & kExponent) == kExponent);
   }
-  return -1;
+  if (!found) return -1;
+  int64_t i = 0;
+  while (std::isfinite(x[i])) ++i;
+  return i;
 }
 
 // A decision takes one observation; outputs up to this many stay on the stack.
@@ -29,6 +34,7 @@ constexpr int64_t kMaxActions = 256;
 struct ActState {
   const Plan* plan;
   PyObject* owner;     // keeps the plan alive
+  PyObject* array;     // the type numpy.ndarray
   PyObject* fallback;  // Python function for every observation that is not the plain case
 };
 
@@ -38,6 +44,7 @@ inline void free_act_state(PyObject* capsule) {
   ActState* state = static_cast<ActState*>(PyCapsule_GetPointer(capsule, kActCapsule));
   if (!state) return;
   Py_XDECREF(state->owner);
+  Py_XDECREF(state->array);
   Py_XDECREF(state->fallback);
   delete state;
 }
@@ -45,7 +52,7 @@ inline void free_act_state(PyObject* capsule) {
 // The plain case: a contiguous float32 array of n_in finite numbers, and a network so small that the call ends at once.
 inline PyObject* act(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
   const ActState* state = static_cast<ActState*>(PyCapsule_GetPointer(self, kActCapsule));
-  if (count == 1 && !names) {
+  if (count == 1 && !names && reinterpret_cast<PyObject*>(Py_TYPE(arguments[0])) == state->array) {
     Py_buffer view;
     if (PyObject_GetBuffer(arguments[0], &view, PyBUF_ND | PyBUF_FORMAT) == 0) {
       const Plan& plan = *state->plan;
@@ -86,12 +93,12 @@ inline PyObject* act(PyObject* self, PyObject* const* arguments, Py_ssize_t coun
 }
 
 // A callable for one plan, or null with a Python error set. `owner` is the Python object that keeps the plan alive.
-inline PyObject* make_act(const Plan& plan, PyObject* owner, PyObject* fallback) {
+inline PyObject* make_act(const Plan& plan, PyObject* owner, PyObject* array, PyObject* fallback) {
   static PyMethodDef method = {
       "act", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(act)), METH_FASTCALL | METH_KEYWORDS,
       "act(observation, *, seed=0)\n--\n\nThe decision for one observation (n_in,): the index of the largest output, "
       "the first one at a tie."};
-  ActState* state = new ActState{&plan, Py_NewRef(owner), Py_NewRef(fallback)};
+  ActState* state = new ActState{&plan, Py_NewRef(owner), Py_NewRef(array), Py_NewRef(fallback)};
   PyObject* capsule = PyCapsule_New(state, kActCapsule, free_act_state);
   if (!capsule) return nullptr;
   PyObject* function = PyCFunction_NewEx(&method, capsule, nullptr);

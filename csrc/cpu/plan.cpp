@@ -6,7 +6,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <thread>
 
+#include "cpu/float_mode.h"
 #include "cpu/thread_pool.h"
 
 namespace snnfast {
@@ -25,23 +27,52 @@ constexpr int64_t kTableBlock = 256;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// Scratch memory of a thread. Kept from call to call, so that small batches allocate nothing.
-char* thread_scratch(int64_t bytes) {
-  struct Buffer {
+// Scratch memory of a thread, lent for one block. It is kept from call to call, so that small batches allocate nothing.
+// A call within a call (a signal handler of Python's that runs a network while we poll) gets memory of its own.
+class Scratch {
+ public:
+  explicit Scratch(int64_t bytes) {
+    if (kept_.lent) {
+      own_ = allocate(bytes);
+      return;
+    }
+    if (kept_.size < bytes) {
+      std::free(kept_.data);
+      kept_.data = nullptr;
+      kept_.size = 0;
+      kept_.data = allocate(bytes);
+      kept_.size = bytes;
+    }
+    kept_.lent = true;
+  }
+  ~Scratch() {
+    if (own_) {
+      std::free(own_);
+    } else {
+      kept_.lent = false;
+    }
+  }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  char* data() const { return own_ ? own_ : kept_.data; }
+
+ private:
+  struct Kept {
     char* data = nullptr;
     int64_t size = 0;
-    ~Buffer() { std::free(data); }
+    bool lent = false;
+    ~Kept() { std::free(data); }
   };
-  static thread_local Buffer buffer;
-  if (buffer.size < bytes) {
-    std::free(buffer.data);
-    buffer.size = 0;
-    buffer.data = static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>(round_up(bytes, 64))));
-    if (!buffer.data) throw std::bad_alloc();
-    buffer.size = bytes;
+  static char* allocate(int64_t bytes) {
+    void* data = std::aligned_alloc(64, static_cast<size_t>(round_up(bytes, 64)));
+    if (!data) throw std::bad_alloc();
+    return static_cast<char*>(data);
   }
-  return buffer.data;
-}
+  static thread_local Kept kept_;
+  char* own_ = nullptr;
+};
+
+thread_local Scratch::Kept Scratch::kept_;
 
 // One call of Plan::run, as its threads see it.
 struct Job {
@@ -49,16 +80,15 @@ struct Job {
   const Interrupt& caller;
   int64_t block;
   bool by_tables;
+  std::thread::id calling_thread = std::this_thread::get_id();
   std::atomic<bool> stop{false};
   std::atomic<bool> no_memory{false};
 };
 
-thread_local bool t_is_caller = false;
-
 // Only the calling thread may ask (it may need the interpreter for it); the others look at its answer.
 bool poll_job(void* context) {
   Job& job = *static_cast<Job*>(context);
-  if (t_is_caller && job.caller.poll(job.caller.context)) job.stop.store(true);
+  if (std::this_thread::get_id() == job.calling_thread && job.caller.poll(job.caller.context)) job.stop.store(true);
   return job.stop.load(std::memory_order_relaxed);
 }
 
@@ -183,18 +213,17 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     Job& j = static_cast<Item*>(pointer)->job;
     const Interrupt shared{poll_job, &j};
     const int64_t first = i * j.block, count = std::min(j.block, j.request.batch - first);
+    const StandardFloatMode standard;
     if (j.by_tables) return plan.kernels_.run_tables(plan.view_, j.request, first, count, shared);
-    char* scratch = nullptr;
     try {
-      scratch = thread_scratch(plan.scratch_bytes_);
+      const Scratch scratch(plan.scratch_bytes_);
+      return plan.kernels_.run_block(plan.view_, j.request, first, count, scratch.data(), shared);
     } catch (const std::bad_alloc&) {
       j.no_memory.store(true);
       return false;
     }
-    return plan.kernels_.run_block(plan.view_, j.request, first, count, scratch, shared);
   };
 
-  t_is_caller = true;
   bool finished = true;
   if (request.batch <= 1 || work(request.batch) < kParallelWork) {
     for (int64_t i = 0; i * most < request.batch && finished; ++i) finished = run_item(&context, i);
@@ -202,9 +231,8 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     // Several items for every thread, so that none waits long for the last one.
     const int64_t items = 4 * static_cast<int64_t>(num_threads());
     job.block = std::clamp<int64_t>((request.batch + items - 1) / items, 1, most);
-    finished = parallel_for((request.batch + job.block - 1) / job.block, run_item, &context);
+    finished = parallel_for((request.batch + job.block - 1) / job.block, run_item, &context, {poll_job, &job});
   }
-  t_is_caller = false;
   if (job.no_memory.load()) throw std::bad_alloc();
   return finished;
 }

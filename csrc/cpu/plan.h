@@ -31,7 +31,6 @@ class Plan {
   const char* method() const { return tables_.empty() ? "events" : "tables"; }
   int64_t n_in() const { return view_.n_in; }
   int64_t n_out() const { return layers_.back().n_out; }
-  int64_t features() const { return layers_.front().n_in; }
   int64_t n_layers() const { return view_.n_layers; }
   int64_t spiking_layers() const { return view_.n_layers - (layers_.back().fires ? 0 : 1); }
   bool encodes_spikes() const { return view_.encoding != 0; }

@@ -249,6 +249,7 @@ bool run_events(const NetworkView& net, const Request& request, int64_t first, i
     const int64_t row = first + i;
     samples[i] = take_sample(arena, net, sizes);
     start_sample(net, sizes, request, row, samples[i]);
+    if (interrupt.poll(interrupt.context)) return false;
     if (last.fires)
       __builtin_memset(request.output + row * last.n_out, 0, static_cast<size_t>(last.n_out) * sizeof(float));
     if (request.input_counts) {

@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -20,10 +22,20 @@ int available_cores() {
   return std::max(1u, std::thread::hardware_concurrency());
 }
 
+constexpr std::chrono::milliseconds kPollInterval{20};
+
 class Pool {
  public:
+  // Starts as many of the threads as the system allows.
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    workers_.reserve(static_cast<size_t>(threads - 1));
+    for (int i = 1; i < threads; ++i) {
+      try {
+        workers_.emplace_back([this] { work(); });
+      } catch (const std::exception&) {  // no more threads, or no memory for one
+        return;
+      }
+    }
   }
 
   ~Pool() {
@@ -35,7 +47,7 @@ class Pool {
     for (std::thread& worker : workers_) worker.join();
   }
 
-  bool run(int64_t count, ItemFunction function, void* context) {
+  bool run(int64_t count, ItemFunction function, void* context, const Interrupt& interrupt) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
       function_ = function;
@@ -49,9 +61,15 @@ class Pool {
     wake_.notify_all();
     take_items(function, context, count);
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return active_ == 0; });
+    while (!done_.wait_for(lock, kPollInterval, [this] { return active_ == 0; })) {
+      lock.unlock();
+      interrupt.poll(interrupt.context);
+      lock.lock();
+    }
     return !stop_.load();
   }
+
+  size_t size() const { return workers_.size(); }
 
  private:
   void take_items(ItemFunction function, void* context, int64_t count) {
@@ -94,7 +112,7 @@ class Pool {
 
 // All of it is remade in the child of a fork: its threads do not exist there and its locks may be held for ever.
 struct Shared {
-  std::mutex busy;  // held by the one loop that runs
+  std::atomic<bool> busy{false};  // set by the one loop that runs
   Pool* pool = nullptr;
   int pool_threads = 0;
 };
@@ -137,21 +155,25 @@ void set_num_threads(int n) { g_threads.store(std::max(1, n)); }
 
 int64_t parallel_loops() { return g_parallel_loops.load(); }
 
-bool parallel_for(int64_t count, ItemFunction function, void* context) {
+bool parallel_for(int64_t count, ItemFunction function, void* context, const Interrupt& interrupt) {
   const int threads = num_threads();
   if (threads == 1 || count <= 1) return run_alone(count, function, context);
   Shared& common = shared();
-  std::unique_lock<std::mutex> busy(common.busy, std::try_to_lock);
-  if (!busy.owns_lock()) return run_alone(count, function, context);
+  if (common.busy.exchange(true)) return run_alone(count, function, context);
+  struct Release {
+    std::atomic<bool>& busy;
+    ~Release() { busy.store(false); }
+  } release{common.busy};
   if (common.pool_threads != threads) {
     delete common.pool;
-    common.pool = nullptr;  // stays so if a thread cannot be started
+    common.pool = nullptr;
     common.pool_threads = 0;
     common.pool = new Pool(threads);
     common.pool_threads = threads;
   }
+  if (common.pool->size() == 0) return run_alone(count, function, context);
   g_parallel_loops.fetch_add(1);
-  return common.pool->run(count, function, context);
+  return common.pool->run(count, function, context, interrupt);
 }
 
 }  // namespace snnfast

@@ -220,9 +220,12 @@ def set_num_threads(n: int) -> None:
     Raises:
         TypeError, ValueError: if ``n`` is no integer or out of range.
     """
-    _core.set_num_threads(check_count("n", n, maximum=MAX_THREADS))
+    n = check_count("n", n, maximum=MAX_THREADS)
+    resolve("cpu")
+    _core.set_num_threads(n)
 
 
 def num_threads() -> int:
     """How many threads the CPU backend may use."""
+    resolve("cpu")
     return int(_core.num_threads())

@@ -36,8 +36,11 @@ def _as_observations(value: object, n_in: int) -> Tensor:
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "iu" and not (value.dtype.kind == "f" and value.dtype.itemsize in (4, 8)):
             raise TypeError(f"observations must be float32, float64 or integers, got numpy {value.dtype}")
-        tensor = torch.from_numpy(np.array(value, dtype=np.float32, order="C"))
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
+            tensor = torch.from_numpy(np.array(value, dtype=np.float32, order="C"))
     elif isinstance(value, Tensor):
+        if type(value) not in (Tensor, torch.nn.Parameter):  # their numbers may lie elsewhere, or nowhere
+            raise TypeError(f"observations must be a plain torch tensor, got {type(value).__name__}")
         if value.layout != torch.strided:
             raise TypeError(f"observations must be a dense tensor, got layout {value.layout}")
         if value.device.type != "cpu":
@@ -125,8 +128,9 @@ class SpikingNetwork:
         self._run = self._executable.run
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
-        general = functools.partial(_decide, self._run, self._n_in)
-        self.act = self._executable.act(general)  # type: ignore[method-assign]
+        if type(self).act is SpikingNetwork.act:
+            general = functools.partial(_decide, self._run, self._n_in)
+            self.act = self._executable.act(general)  # type: ignore[method-assign]
 
     # What it is -----------------------------------------------------------------------------------------------------
 
@@ -229,7 +233,7 @@ class SpikingNetwork:
             and not observations.is_neg()
             and observations.layout is torch.strided
         ):
-            output = self._run(observations, check_seed(seed) if seed else 0)
+            output = self._run(observations, 0 if type(seed) is int and seed == 0 else check_seed(seed))
             return output * self.output_scale if original_units else output
         batch = _as_observations(observations, self._n_in)
         output = self._run(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed))
@@ -259,6 +263,8 @@ class SpikingNetwork:
         Raises:
             TypeError, ValueError: as for calling the network; or an unknown name in ``record``.
         """
+        if not isinstance(record, (str, Collection)):
+            raise TypeError(f"record must be a collection of names, got {type(record).__name__}")
         wanted = frozenset({record} if isinstance(record, str) else record)
         for name in wanted:
             check_choice("record", name, Record)

@@ -58,14 +58,14 @@ def layer_current(inputs: Tensor, weights: Tensor, bias: Tensor | None) -> Tenso
 def step(mem: Tensor, syn: Tensor, h: Tensor, neuron: NeuronSpec, fires: bool) -> tuple[Tensor, Tensor, Tensor]:
     """One time step of one layer: new membrane potential, new synaptic current, spikes (zeros and ones).
 
-    A factor of exactly 0 (alpha) or 1 (beta) means that the term is left out or taken as it is, not multiplied.
+    A factor that is 0 (alpha) or 1 (beta) in float32 means that the term is left out or taken as it is, not multiplied.
     """
     threshold = torch.tensor(neuron.threshold, dtype=torch.float32)
     alpha, beta = (torch.tensor(x, dtype=torch.float32) for x in (neuron.alpha, neuron.beta))
     none = torch.zeros((), dtype=torch.bool)
 
-    new_syn = h if neuron.alpha == 0 else alpha * syn + h
-    kept = mem if neuron.beta == 1 else beta * mem
+    new_syn = h if alpha == 0 else alpha * syn + h
+    kept = mem if beta == 1 else beta * mem
     if neuron.order == "immediate":
         mem = kept + new_syn
         fired = (mem >= threshold) if fires else none.expand_as(mem)

@@ -52,9 +52,13 @@ def check_float(name: str, value: object) -> float:
     """Return ``value`` as a finite ``float`` that float32 can hold; raise otherwise."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    if not math.isfinite(value) or abs(float(value)) > float(np.finfo(np.float32).max):
-        raise ValueError(f"{name} must be finite and within the range of float32, got {value!r}")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond every float
+        number = math.inf
+    if not abs(number) <= float(np.finfo(np.float32).max):
+        raise ValueError(f"{name} must be finite and within the range of float32, got {number!r}")
+    return number
 
 
 @dataclasses.dataclass(frozen=True)
