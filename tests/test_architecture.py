@@ -16,7 +16,7 @@ PACKAGE = ROOT / "python" / "snnfast"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A room may import the rooms of the rows before its own (and its own), and the leaves.
-LEAVES = {"_version", "spec", "checkpoint", "plots"}
+LEAVES = {"_version", "spec", "checkpoint", "plots", "torch_threads", "input_width"}
 ORDER = [
     {"reference", "_core"},
     {"backends"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -407,6 +408,28 @@ def test_read_only_folder_is_named(tmp_path):
             write(tmp_path / "net")
     finally:
         tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_the_system_refuses_to_write_in(file, monkeypatch, number):
+    """For root as well: it may read there, but make no file."""
+    write(file)
+    before, real = file.read_bytes(), os.open
+
+    def refusing(path, flags, *args, **kwargs):
+        if flags & os.O_CREAT and os.path.dirname(path) == os.fspath(file.parent):
+            raise OSError(number, os.strerror(number), path)
+        return real(path, flags, *args, **kwargs)
+
+    monkeypatch.setattr(checkpoint.os, "open", refusing)
+    for target in (file, file.with_name("new")):
+        with pytest.raises(OSError, match=target.name) as caught:
+            write(target, metadata={})
+        assert (caught.value.errno, caught.value.filename) == (number, str(target))
+        assert isinstance(caught.value, PermissionError) == (number == errno.EACCES)
+    monkeypatch.undo()
+    assert os.listdir(file.parent) == [file.name]
+    assert file.read_bytes() == before
 
 
 FAULTS = ["open", "write", "fsync", "replace", "fchmod", "stat", "listdir"]

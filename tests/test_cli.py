@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import subprocess
 import sys
 
@@ -261,6 +263,94 @@ def test_places_that_cannot_be_written_to(tmp_path, capsys, monkeypatch, option,
     assert message in error_of(capsys)
 
 
+def test_options_that_name_the_same_file(files, tmp_path, capsys, monkeypatch):
+    for place in ("learn.record_replay", "learn.train_policy_gradient", "convert.convert", "evaluate.evaluate"):
+        monkeypatch.setattr(f"snnfast.cli.{place}", lambda *a, **k: pytest.fail("computing"))
+    monkeypatch.chdir(tmp_path)
+    policy = (files / "policy.safetensors").read_bytes()
+    (tmp_path / "p.st").write_bytes(policy)
+    (tmp_path / "r.st").write_bytes((files / "replay.safetensors").read_bytes())
+    (tmp_path / "link").symlink_to("p.st")
+    (tmp_path / "sub").mkdir()
+    commands = {
+        "convert p.st --scaling model --out x --json ./x": "--out and --json",
+        "convert p.st --scaling model --out link --overwrite": "the policy and --out",
+        "convert p.st --replay r.st --out sub/../r.st --overwrite": "--replay and --out",
+        "convert p.st --replay r.st --out x --json r.st": "--replay and --json",
+        "record cartpole --out x --json x": "--out and --json",
+        "record p.st --env CartPole-v1 --out p.st --overwrite": "the policy and --out",
+        "train CartPole-v1 --out x --json x": "--out and --json",
+        "train CartPole-v1 --out x --csv x": "--out and --csv",
+        "train CartPole-v1 --out x.png --plot x.png": "--out and --plot",
+        "train CartPole-v1 --out x --csv c.png --plot c.png": "--csv and --plot",
+        "train CartPole-v1 --out x.st --csv x.training.safetensors": "the state of training and --csv",
+        "evaluate cartpole --plot e.png --json e.png": "--plot and --json",
+        "evaluate cartpole --gif e.gif --json e.gif": "--gif and --json",
+        "evaluate p.st --env CartPole-v1 --json p.st": "the agent and --json",
+        "evaluate cartpole --compare p.st --json p.st": "--compare and --json",
+    }
+    before = sorted(tmp_path.iterdir())
+    for command, names in commands.items():
+        assert main(command.split()) == 2, command
+        assert f"{names} name the same file" in error_of(capsys), command
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "p.st").read_bytes() == policy
+
+
+def test_a_pipe_is_no_agent_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "f")
+    for arguments in (["evaluate", "f", "--env", "CartPole-v1"], ["convert", "f", "--out", "x"]):
+        command = [sys.executable, "-m", "snnfast", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert "f: not a file (a folder or a device)" in done.stderr
+
+
+def test_json_into_a_pipe(tmp_path):
+    """As in ``--json >(jq .)``: there is nothing to replace, so the pipe is written to."""
+    os.mkfifo(tmp_path / "f")
+    command = [sys.executable, "-m", "snnfast", "info", "--json", "f"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        descriptor = os.open(tmp_path / "f", os.O_RDONLY | os.O_NONBLOCK)  # O_NONBLOCK: a failure must not hang
+        words, _ = process.communicate(timeout=60)
+        found = os.read(descriptor, 1 << 16)  # less than a pipe holds
+        os.close(descriptor)
+    assert process.returncode == 0
+    assert strict_json(found.decode())["snnfast"] == __version__
+    assert words.startswith("snnfast "), "words where they always are"
+    assert stat.S_ISFIFO(os.stat(tmp_path / "f").st_mode)
+
+
+@pytest.mark.parametrize("redirected", ["pipe", "file"])
+def test_json_to_the_file_of_standard_output(tmp_path, redirected):
+    """Words go elsewhere then, as with '-'."""
+    command = [sys.executable, "-m", "snnfast", "record", "cartpole", "--size", "10", "--out", "r", "--json"]
+    with open(tmp_path / "out", "wb") as file:
+        done = subprocess.run(
+            [*command, "/dev/stdout"],
+            stdout=subprocess.PIPE if redirected == "pipe" else file,
+            stderr=subprocess.PIPE,
+            cwd=tmp_path,
+            timeout=60,
+            check=True,
+        )
+    found = done.stdout if redirected == "pipe" else (tmp_path / "out").read_bytes()
+    assert strict_json(found.decode())["states"] == 10
+    assert b"wrote r" in done.stderr
+
+
+def test_only_json_goes_to_a_pipe_or_a_device(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("snnfast.cli.learn.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
+    os.mkfifo(tmp_path / "f.png")
+    for option in ("--csv", "--plot"):
+        assert main(["train", "CartPole-v1", "--out", str(tmp_path / "x"), option, str(tmp_path / "f.png")]) == 2
+        assert "f.png is a pipe or a device; a file is needed" in error_of(capsys)
+    assert main(["record", "cartpole", "--out", "/dev/null", "--overwrite"]) == 2
+    assert "/dev/null is a pipe or a device" in error_of(capsys)
+    assert main(["info", "--json", "/dev/null"]) == 0
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
 # evaluate
 
 
@@ -302,6 +392,7 @@ def test_evaluate_a_policy_and_the_shipped_one(files, capsys):
         ("rate.safetensors", ["--env", "Nothing-v0"], "env_id must be a registered"),
         ("rate.safetensors", ["--env", "Pendulum-v1"], "discrete actions"),
         ("rate.safetensors", ["--env", "Acrobot-v1"], "takes observations of 4 numbers, got 6"),
+        ("cartpole", ["--env", "Acrobot-v1"], "takes observations of 4 numbers, got 6 from 'Acrobot-v1'"),
         ("rate.safetensors", ["--epsilon", "2"], "epsilon must be from 0 to 1"),
         ("rate.safetensors", ["--gif", "missing/film.gif"], "there is no such folder"),
     ],

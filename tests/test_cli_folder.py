@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -192,3 +194,53 @@ def test_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match="cannot make this folder"):
         make(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_the_system_refuses_to_write_in(tmp_path, monkeypatch, number):
+    """For root as well, whom mode bits do not stop."""
+    real_open, real_mkdir = os.open, os.mkdir
+    refused = str(tmp_path / "runs")
+    os.mkdir(refused)
+
+    def guarded(real):
+        def call(path, *args, **kwargs):
+            if os.fspath(path).startswith(refused):
+                raise OSError(number, os.strerror(number), os.fspath(path))
+            return real(path, *args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(os, "open", guarded(real_open))
+    monkeypatch.setattr(os, "mkdir", guarded(real_mkdir))
+    with pytest.raises(OSError, match="cannot write to this folder") as caught:
+        check_writable(tmp_path / "runs")
+    assert (caught.value.errno, caught.value.filename) == (number, refused)
+    with pytest.raises(OSError, match="cannot make this folder") as caught:
+        make(tmp_path / "runs")
+    assert caught.value.errno == number
+    monkeypatch.undo()
+    assert os.listdir(refused) == []
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a folder that nobody may write in")
+def test_a_folder_that_nobody_may_write_in():
+    with pytest.raises(OSError, match="cannot write to this folder"):
+        check_writable(pathlib.Path("/proc"))
+    with pytest.raises(OSError, match="cannot make this folder"):
+        make(pathlib.Path("/proc"))
+
+
+def test_time_of_attempts_is_kept_and_damaged_ones_are_not_believed(tmp_path):
+    with open_run(tmp_path, "one", {}, "new", OWNED) as run:
+        run.spend("a", 1.0)
+        run.spend("a", 2.0)
+    with open_run(tmp_path, "one", {}, "resume", OWNED) as run:
+        assert run.spent("a") == 3.0
+        (run / "a.bin").write_bytes(b"a")
+        run.finish("a", ["a.bin"], 4.0, {})
+        assert run.spent("a") == 0.0
+    for text in ('{"spent": 3}', '{"spent": {"a": -1, "b": NaN, "c": "x"}}'):
+        (tmp_path / "one" / STAGES).write_text(text)
+        with open_run(tmp_path, "one", {}, "resume", OWNED) as run:
+            assert [run.spent(stage) for stage in "abc"] == [0.0, 0.0, 0.0]

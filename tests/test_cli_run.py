@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import torch
 
 from snnfast import SpikingNetwork
 from snnfast.cli import main
-from snnfast.learning import Replay, load_policy
+from snnfast.cli import run as cli_run
+from snnfast.learning import Replay, load_policy, policy_gradient
 
 #: Small enough for seconds: an untrained policy, a short replay, short episodes.
 SMALL = ["--max-episodes", "30", "--allow-unsolved", "--replay-size", "400", "--episodes", "4", "--max-steps", "50"]
@@ -280,6 +282,65 @@ def test_ctrl_c_says_how_to_continue(tmp_path, capsys):
     assert f"snnfast run cartpole --name cartpole --root {tmp_path} --resume" in out
     assert main(["run", "cartpole", "--root", str(tmp_path), "--resume", "--max-episodes", "1"]) == 0
     assert "resumed after episode" in capsys.readouterr().out
+
+
+def test_the_hint_after_ctrl_c_can_be_pasted(tmp_path, capsys, monkeypatch):
+    def interrupt(*a, **k):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("snnfast.cli.run.train_policy_gradient", interrupt)
+    monkeypatch.setattr("snnfast.cli.run.program", lambda: "path/to/snnfast")
+    root = tmp_path / "my runs; and more"
+    assert run(root, *FAST) == 130
+    hint = capsys.readouterr().out.split("Continue with: ")[1].strip()
+    words = ["path/to/snnfast", "run", "cartpole", "--name", "cartpole", "--root", str(root), "--resume"]
+    assert shlex.split(hint) == words
+    monkeypatch.undo()
+    assert main(words[1:]) == 0
+
+
+def test_the_time_of_all_sessions_counts(tmp_path, monkeypatch):
+    """Two interruptions of training and two of later stages, each after 0.3 s that must not be lost."""
+    real_episode, real_evaluate = policy_gradient._Run.episode, cli_run.evaluate
+    stop: dict[str, int | None] = {}
+
+    def episode(self, before, *, last):
+        if before.episodes == stop["episode"]:
+            time.sleep(0.3)
+            raise KeyboardInterrupt
+        return real_episode(self, before, last=last)
+
+    def interrupt(*a, **k):
+        time.sleep(0.3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(policy_gradient._Run, "episode", episode)
+    wall = 0.0
+    for number, option in ((10, []), (20, ["--resume"]), (None, ["--resume"]), (None, ["--resume"])):
+        stop["episode"] = number
+        monkeypatch.setattr(cli_run, "evaluate", interrupt)
+        began = time.perf_counter()
+        assert run(tmp_path, *FAST, *option) == 130
+        wall += time.perf_counter() - began
+    monkeypatch.setattr(cli_run, "evaluate", real_evaluate)
+    began = time.perf_counter()
+    assert run(tmp_path, *FAST, "--resume") == 0
+    wall += time.perf_counter() - began
+    folder = tmp_path / "cartpole"
+    seconds = json.loads((folder / "evaluation.json").read_text())["seconds"]
+    assert 4 * 0.3 <= seconds <= wall
+    stages = json.loads((folder / "stages.json").read_text())
+    assert stages["stages"]["train"]["seconds"] >= 2 * 0.3
+    assert stages["stages"]["evaluate"]["seconds"] >= 2 * 0.3
+    assert sum(stage["seconds"] for stage in stages["stages"].values()) <= wall
+    assert stages["spent"] == {}
+
+
+def test_json_into_the_folder_of_the_run(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("snnfast.cli.run.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
+    (tmp_path / "cartpole").mkdir()
+    assert run(tmp_path, *FAST, "--json", str(tmp_path / "cartpole" / "config.json")) == 2
+    assert "is in the folder of the run: choose another place" in capsys.readouterr().err
 
 
 def test_two_processes_in_one_folder(tmp_path, capsys):

@@ -150,8 +150,28 @@ def test_neuron_scaling_keeps_missing_biases_missing():
 @pytest.mark.parametrize("method", ["model", "data", "robust", "neuron"])
 def test_a_layer_that_is_never_active(method):
     layers = [layer([[-1.0, -1.0]], [-1.0]), layer([[1.0]])]
-    with pytest.raises(ValueError, match="scale of layer 1 of 2 must be positive and finite, got"):
-        scale_network(layers, np.ones((3, 2)), method)
+    with pytest.raises(ValueError, match="scale of layer 1 of 2 must be positive and finite, got") as caught:
+        scale_network(layers, None if method == "model" else np.ones((3, 2)), method)
+    assert ("no positive weight or bias" if method == "model" else "no neuron of it is active on these states") in str(
+        caught.value
+    )
+    assert ("states" in str(caught.value)) == (method != "model")
+
+
+@pytest.mark.parametrize("method", ["data", "robust"])
+def test_outputs_that_are_all_negative(method):
+    layers = [layer([[1.0]]), layer([[-1.0], [-2.0]], [-1.0, -1.0])]
+    with pytest.raises(ValueError, match=r"layer 2 of 2 .*none of its outputs is positive on these states"):
+        scale_network(layers, np.ones((3, 1)), method)
+    assert scale_network(layers, np.ones((3, 1)), "neuron").output_scale == 1.0, "the way out that the error names"
+
+
+def test_activations_beyond_any_number():
+    with (
+        np.errstate(over="ignore"),
+        pytest.raises(ValueError, match="layer 1 of 1 must be positive and finite, got inf: the activations are too"),
+    ):
+        scale_network([layer([[1e30]])], np.array([[1e300]]), "data")
 
 
 def test_a_scale_that_is_not_finite():

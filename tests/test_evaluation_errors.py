@@ -117,8 +117,14 @@ def test_environments_are_closed_when_an_agent_fails_or_the_user_interrupts() ->
         (lambda x: np.ones((len(x), 3), complex), TypeError, "real numbers, got complex128"),
         (lambda x: [[1, 2, 3]] * len(x), TypeError, "numpy array or a torch tensor, got list"),
         (nn.Linear(2, 5), ValueError, r"got \(4, 5\)"),
+        (nn.Linear(7, 3), ValueError, "takes observations of 7 numbers, got 2 from 'snntest/Fuse-v0'"),
         (
-            nn.Linear(7, 3),
+            nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv1d(2, 3, 1)),
+            ValueError,
+            r"could not be asked about observations of shape \(4, 2\) from 'snntest/Fuse-v0'",
+        ),
+        (  # the width is not what its first Linear layer stumbles over
+            nn.Sequential(nn.Linear(2, 5), nn.Linear(4, 3)),
             ValueError,
             r"could not be asked about observations of shape \(4, 2\) from 'snntest/Fuse-v0'",
         ),

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+import evaluation_environments as environments
 from snnfast import checkpoint
 from snnfast.checkpoint import CheckpointError
+from snnfast.environments import Interface
 from snnfast.learning import load_policy, make_policy, pretrained_policy, save_policy
 from snnfast.learning.acting import batch_outputs, single_outputs
-from snnfast.learning.environments import Interface
+from snnfast.learning.environments import make_vector_environment
 from snnfast.learning.greedy import greedy_returns
 
 
@@ -166,6 +168,26 @@ def test_untrained_policy_does_not_hold():
     outputs = batch_outputs(make_policy([4, 16, 16, 2], seed=8), 4, 2)
     returns = greedy_returns("CartPole-v1", Interface(4, 2, 0), outputs, episodes=100, max_steps=500, seed=20)
     assert returns.max() < 100
+
+
+def test_an_own_vectorised_version_that_does_not_restart_is_not_used(monkeypatch):
+    """Its episodes would have to be stepped on after their end, which it does not permit."""
+    for mode, own in (("DISABLED", False), ("NEXT_STEP", True), ("SAME_STEP", True)):
+        vector = make_vector_environment(f"snntest/Vector-{mode}-v0", 3, 50)
+        assert isinstance(vector, environments.FuseVector) == own, mode
+        vector.close()
+    monkeypatch.setattr(environments.FuseVector, "closed", 0)
+    make_vector_environment("snntest/Vector-DISABLED-v0", 3, 50).close()
+    assert environments.FuseVector.closed == 1, "the one that was tried"
+    returns = greedy_returns(
+        "snntest/Vector-DISABLED-v0",
+        Interface(2, 3, 0),
+        lambda x: np.zeros((len(x), 3), np.float32),
+        episodes=20,
+        max_steps=50,
+        seed=3,
+    )
+    assert 1 <= returns.min() < returns.max() <= 20, "a fuse burns for up to 20 steps"
 
 
 def test_no_shipped_policy():

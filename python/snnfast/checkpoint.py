@@ -19,7 +19,7 @@ import os
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NoReturn, TypeAlias
+from typing import Any, BinaryIO, Literal, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -269,7 +269,7 @@ def _checksum(kind: str, document: str, tensors: Mapping[str, torch.Tensor]) -> 
 
 def _read(path: Path) -> tuple[bytes, bytes]:
     """The header and the body of a safetensors file; both bounded by the file's size, checked before reading."""
-    with _open(path) as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         prefix = file.read(8)
         if len(prefix) < 8:
@@ -283,7 +283,13 @@ def _read(path: Path) -> tuple[bytes, bytes]:
     return header, body
 
 
-def _open(path: Path) -> Any:
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file to read its bytes; anything else, such as a pipe, is refused at once.
+
+    Raises:
+        CheckpointError: if it is no regular file, or cannot be read.
+        FileNotFoundError, PermissionError: if it is not there or may not be read.
+    """
     # O_NONBLOCK: opening a pipe must not wait for a writer that never comes.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

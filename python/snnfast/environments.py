@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
 
 
 class Interface(NamedTuple):
@@ -61,3 +63,23 @@ def check_spaces(env_id: str, observations: gym.Space[Any], actions: gym.Space[A
     if not isinstance(actions, gym.spaces.Discrete):
         raise ValueError(f"environment {env_id!r} must have discrete actions (Discrete), it has {actions}")
     return Interface(observations.shape[0], int(actions.n), int(actions.start))
+
+
+def make_vectorised(spec: EnvSpec, size: int, max_steps: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:
+    """The environment's own vectorised version, or ``None`` if there is none that can stand in for single ones.
+
+    It must be free of additional wrappers, and restart finished episodes by itself: those who use it count only the
+    first episode of each environment, and let all of them run until the last one has ended.
+    """
+    if spec.vector_entry_point is None or spec.additional_wrappers:
+        return None
+    # Gymnasium hands over a limit only if one is registered; elsewhere the caller's own is enough.
+    limit: dict[str, Any] = {} if spec.max_episode_steps is None else {"max_episode_steps": max_steps}
+    with contextlib.ExitStack() as stack:
+        env = gym.make_vec(spec, num_envs=size, vectorization_mode="vector_entry_point", **limit)
+        stack.callback(env.close)
+        restarts = env.metadata.get("autoreset_mode") in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
+        if not restarts and spec.entry_point is not None:
+            return None
+        stack.pop_all()
+    return env

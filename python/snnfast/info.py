@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,21 @@ from snnfast._version import __version__
 _LIBRARIES = ("torch", "numpy", "gymnasium", "safetensors", "matplotlib")
 
 
-def _version_of(library: str) -> str | None:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return None
+def versions(*names: str) -> dict[str, str]:
+    """Versions of "snnfast", "python" and of libraries, by name, for files to say what they were made with.
+
+    What is not installed is left out.
+    """
+    found = {}
+    for name in names:
+        if name == "snnfast":
+            found[name] = __version__
+        elif name == "python":
+            found[name] = platform.python_version()
+        else:
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                found[name] = metadata.version(name)
+    return found
 
 
 def _processor() -> str:
@@ -39,7 +49,7 @@ def info() -> dict[str, Any]:
     core = backends.core_info()
     return {
         "snnfast": __version__,
-        "python": sys.version.split()[0],
+        "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -49,7 +59,7 @@ def info() -> dict[str, Any]:
         "threads": core.get("threads"),
         "compiler": core.get("compiler"),
         "environment": {name: os.environ.get(name) for name in ("SNNFAST_ISA", "SNNFAST_NUM_THREADS")},
-        "libraries": {name: _version_of(name) for name in _LIBRARIES},
+        "libraries": {name: versions(name).get(name) for name in _LIBRARIES},
     }
 
 

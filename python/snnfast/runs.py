@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,11 +44,15 @@ class RunFolder:
         self.path, self.config, self.resumed = path, config, resumed
         self._lock = lock
         self._stages: dict[str, dict[str, Any]] = {}
+        self._spent: dict[str, float] = {}
         if resumed:
             stages = _read_json(path / STAGES)
             recorded = stages.get("stages") if stages else None
             if isinstance(recorded, dict):
                 self._stages = {name: s for name, s in recorded.items() if _is_stage(s)}
+            spent = stages.get("spent") if stages else None
+            if isinstance(spent, dict):
+                self._spent = {name: float(s) for name, s in spent.items() if _is_time(s)}
 
     def __truediv__(self, name: str) -> Path:
         return self.path / name
@@ -68,10 +73,26 @@ class RunFolder:
         return result
 
     def finish(self, stage: str, files: Sequence[str], seconds: float, result: Mapping[str, Any]) -> None:
-        """Write down that a stage is finished, with its files, the time it took and a result that JSON can hold."""
+        """Write down that a stage is finished, with its files, the time it took and a result that JSON can hold.
+
+        The time is that of all attempts: what :meth:`spent` says included.
+        """
         digests = {name: _sha256(self.path / name) for name in files}
         self._stages[stage] = {"files": digests, "seconds": seconds, "result": dict(result)}
-        atomic_write(self.path / STAGES, to_json({"stages": self._stages}))
+        self._spent.pop(stage, None)
+        self._write()
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Write down the time of an attempt at a stage that did not finish it."""
+        self._spent[stage] = self.spent(stage) + seconds
+        self._write()
+
+    def spent(self, stage: str) -> float:
+        """Time of the earlier attempts at a stage that is not finished."""
+        return self._spent.get(stage, 0.0)
+
+    def _write(self) -> None:
+        atomic_write(self.path / STAGES, to_json({"stages": self._stages, "spent": self._spent}))
 
     def seconds(self, stage: str) -> float:
         """Time that a finished stage took."""
@@ -256,9 +277,13 @@ def _is_stage(record: object) -> bool:
         isinstance(record, dict)
         and isinstance(record.get("files"), dict)
         and all(isinstance(name, str) and "/" not in name for name in record["files"])
-        and isinstance(record.get("seconds"), (int, float))
+        and _is_time(record.get("seconds"))
         and isinstance(record.get("result"), dict)
     )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value) and value >= 0
 
 
 def _sha256(path: Path) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the parity program: static, so that it runs in any emulated machine, from the sources and flags of the wheel."""
+"""Build the parity program from the sources and flags of the wheel; static, so that it runs in any emulated machine."""
 
 from __future__ import annotations
 

@@ -15,7 +15,6 @@ import pty
 import re
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -147,15 +146,15 @@ def run_in_bochs(
     (directory / "commands").write_text("continue\n")
     serial = directory / "serial.txt"
     serial.touch()
-    command = ["bochs", "-q", "-f", "bochsrc"]
-    if "-rc " in subprocess.run(["bochs", "--help"], capture_output=True, text=True, check=False).stdout:
+    # With a controlling terminal, Bochs ends when this process does, however that comes about.
+    command = ["setsid", "--ctty", "bochs", "-q", "-f", "bochsrc"]
+    usage = subprocess.run(["bochs", "--help"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if b"-rc " in usage.stdout:
         command += ["-rc", "commands"]  # Debian builds Bochs with its debugger, which waits for a command
     # The display is a terminal, as no package has one that shows nothing: give it one that nobody looks at.
     terminal, side = pty.openpty()
-    process = subprocess.Popen(
-        command, cwd=directory, stdin=side, stdout=side, stderr=side, env={**os.environ, "TERM": "vt100"},
-        start_new_session=True,
-    )  # fmt: skip
+    environment = {**os.environ, "TERM": "vt100"}
+    process = subprocess.Popen(command, cwd=directory, stdin=side, stdout=side, stderr=side, env=environment)
     os.close(side)
     screen, text, end = b"", "", time.monotonic() + time_limit
     try:
@@ -174,7 +173,7 @@ def run_in_bochs(
         )
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
         process.wait()
         os.close(terminal)
 
@@ -194,7 +193,7 @@ def main() -> int:
         arguments = [*(["--each"] if options.each else []), str(options.networks)]
         start = time.monotonic()
         status, text = run_in_bochs(program, init, arguments, directory / "run", time_limit=options.time_limit)
-        print(text[text.find("isa=") if not options.each else 0 :].rstrip())
+        print("\n".join(re.findall(r"^(?:PROBLEM|network=|isa=|by_tables=|guest:).*$", text, re.MULTILINE)))
         print(f"{time.monotonic() - start:.0f} s", file=sys.stderr)
     return status
 

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import platform
 import shlex
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ import safetensors
 from torch import nn
 
 from snnfast import checkpoint
-from snnfast._version import __version__
 from snnfast.learning import Replay, load_policy, pretrained_policy
 from snnfast.network import SpikingNetwork
 from snnfast.runs import check_writable, to_json
@@ -54,9 +51,15 @@ class Output:
     """
 
     def __init__(self, json_path: str | None) -> None:
+        if json_path is not None and json_path != "-":
+            if _is_standard_output(json_path):
+                json_path = "-"  # /dev/stdout, say: words must not come between
+            elif _is_stream(json_path):
+                if not os.access(json_path, os.W_OK):
+                    raise PermissionError(13, "cannot be written to", json_path)
+            else:
+                check_target(Path(json_path), overwrite=True)
         self.json_path = json_path
-        if json_path not in (None, "-"):
-            check_target(Path(str(json_path)), overwrite=True)
 
     def say(self, text: str = "") -> None:
         """Print for people."""
@@ -70,20 +73,60 @@ class Output:
         if self.json_path == "-":
             sys.stdout.write(data.decode())
             sys.stdout.flush()
+        elif _is_stream(self.json_path):  # there is nothing to replace
+            with open(self.json_path, "wb") as stream:
+                stream.write(data)
         else:
             checkpoint.atomic_write(self.json_path, data)
+
+
+def _is_stream(path: str) -> bool:
+    """Whether it is a pipe, a terminal or the like: written to as it is, not replaced."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _is_standard_output(path: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):  # no such file, or a standard output that is no file
+        return False
+
+
+def check_distinct(outputs: Mapping[str, str | Path | None], inputs: Mapping[str, str | None] | None = None) -> None:
+    """Raise unless every output has a file of its own, which is no input, before anything is computed.
+
+    Args:
+        outputs: option to file; ``None`` and "-" are none.
+        inputs: what the command line calls it to file. One that does not exist is a word, such as "cartpole".
+
+    Raises:
+        UsageError: naming both options.
+    """
+    seen = {os.path.realpath(path): name for name, path in (inputs or {}).items() if path and os.path.exists(path)}
+    for name, path in outputs.items():
+        if path is None or path == "-":
+            continue
+        other = seen.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise UsageError(f"{other} and {name} name the same file, {path}: choose another name for one of them")
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Raise unless the file ``path`` can be written, before anything is computed.
 
     Raises:
-        UsageError: if it exists and may not be replaced.
+        UsageError: if it exists and may not be replaced, or is a pipe or a device.
         OSError: if it is a folder, or its own folder is missing or cannot be written to.
     """
     folder = path.parent
     if path.is_dir():
         raise IsADirectoryError(21, "this is a folder, a file name is needed", os.fspath(path))
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is a pipe or a device; a file is needed (only --json can be written to such)")
     if path.exists() and not overwrite:
         raise UsageError(f"{path} exists already; choose another name, or add --overwrite to replace it")
     if not folder.is_dir():
@@ -140,7 +183,8 @@ def _whole(text: str, low: int, high: int) -> int:
 def kind_of(path: Path) -> str | None:
     """What a file of ours says that it holds, without checking anything else; ``None`` if it says nothing."""
     try:
-        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+        # Opened by ourselves first, because safetensors would wait for ever for the writer of a pipe.
+        with checkpoint.open_regular(path), safetensors.safe_open(os.fspath(path), framework="numpy") as file:
             return (file.metadata() or {}).get("kind")
     except (OSError, ValueError, safetensors.SafetensorError):
         return None
@@ -171,15 +215,6 @@ def need_env(given: str | None, known: str | None, about: str) -> str:
     if env_id is None:
         raise UsageError(f"{about} does not say which environment it is for: add --env, for example --env CartPole-v1")
     return env_id
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that has a part in the numbers."""
-    found = {"snnfast": __version__, "python": platform.python_version()}
-    for library in ("torch", "numpy", "gymnasium", "safetensors"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[library] = metadata.version(library)
-    return found
 
 
 def plots_available() -> bool:

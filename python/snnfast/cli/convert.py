@@ -14,6 +14,7 @@ from snnfast.cli.common import (
     Subparsers,
     UsageError,
     add_command,
+    check_distinct,
     check_target,
     count,
     describe_replay,
@@ -63,6 +64,10 @@ def add(subparsers: Subparsers) -> None:
 
 def _convert(arguments: argparse.Namespace, out: Output) -> int:
     check_target(arguments.out, overwrite=arguments.overwrite)
+    check_distinct(
+        {"--out": arguments.out, "--json": out.json_path},
+        {"the policy": arguments.policy, "--replay": arguments.replay},
+    )
     if arguments.replay is not None and (arguments.env is not None or arguments.size is not None):
         raise UsageError("--env and --size are for recording a replay, which --replay makes unnecessary")
     policy, known = read_policy(arguments.policy)

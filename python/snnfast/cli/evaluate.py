@@ -7,7 +7,17 @@ import argparse
 from pathlib import Path
 
 from snnfast import plots
-from snnfast.cli.common import Output, Subparsers, add_command, check_plot, check_target, count, need_env, read_agent
+from snnfast.cli.common import (
+    Output,
+    Subparsers,
+    add_command,
+    check_distinct,
+    check_plot,
+    check_target,
+    count,
+    need_env,
+    read_agent,
+)
 from snnfast.evaluation import evaluate
 
 
@@ -48,6 +58,10 @@ def _evaluate(arguments: argparse.Namespace, out: Output) -> int:
         if path is not None:
             check_target(path, overwrite=True)
     check_plot(arguments.plot)
+    check_distinct(
+        {"--gif": arguments.gif, "--plot": arguments.plot, "--json": out.json_path},
+        {"the agent": arguments.agent, "--compare": arguments.compare},
+    )
     agent, known = read_agent(arguments.agent)
     other = read_agent(arguments.compare)[0] if arguments.compare is not None else None
     report = evaluate(

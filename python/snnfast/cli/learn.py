@@ -13,6 +13,7 @@ from snnfast.cli.common import (
     Subparsers,
     UsageError,
     add_command,
+    check_distinct,
     check_plot,
     check_target,
     count,
@@ -94,6 +95,15 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
         if path is not None:
             check_target(path, overwrite=True)
     check_plot(arguments.plot)
+    check_distinct(
+        {
+            "--out": target,
+            "the state of training": state,
+            "--csv": arguments.csv,
+            "--plot": arguments.plot,
+            "--json": out.json_path,
+        }
+    )
 
     environment = make_environment(env_id, arguments.max_steps)
     spaces = interface(env_id, environment)
@@ -149,6 +159,7 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
 
 def _record(arguments: argparse.Namespace, out: Output) -> int:
     check_target(arguments.out, overwrite=arguments.overwrite)
+    check_distinct({"--out": arguments.out, "--json": out.json_path}, {"the policy": arguments.policy})
     policy, known = read_policy(arguments.policy)
     env_id = need_env(arguments.env, known, arguments.policy)
     seed = 1 if arguments.seed is None else arguments.seed

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import shlex
@@ -17,14 +18,17 @@ from torch import nn
 
 from snnfast import plots
 from snnfast.checkpoint import CheckpointError, atomic_write
-from snnfast.cli.common import Output, Subparsers, UsageError, add_command, count, plots_available, program, versions
+from snnfast.cli.common import Output, Subparsers, UsageError, add_command, count, plots_available, program
 from snnfast.conversion import convert
 from snnfast.evaluation import EvaluationReport, evaluate
+from snnfast.info import versions
 from snnfast.learning import Replay, load_policy, make_policy, record_replay, save_policy, train_policy_gradient
 from snnfast.network import SpikingNetwork
 from snnfast.runs import CONFIG, Mode, RunFolder, check_name, open_run, to_json
 
 PRESETS = ("thesis", "rate")
+#: Everything that has a part in the numbers.
+_VERSIONS = ("snnfast", "python", "torch", "numpy", "gymnasium", "safetensors")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +138,16 @@ def _run(arguments: argparse.Namespace, out: Output) -> int:
         check_name(name)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
+    if out.json_path not in (None, "-"):
+        inside = Path(str(out.json_path)).resolve().parent == (arguments.root / name).resolve()
+        if inside:
+            raise UsageError(f"--json {out.json_path} is in the folder of the run: choose another place")
     chosen = [mode for mode in ("resume", "overwrite", "suffix") if getattr(arguments, mode)]
     mode = cast(Mode, chosen[0] if chosen else "new")
     config = {
         "settings": dataclasses.asdict(settings),
         "command": shlex.join(["snnfast", *arguments.argv]),
-        "versions": versions(),
+        "versions": versions(*_VERSIONS),
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     with open_run(arguments.root, name, config, mode, OWNED) as folder:
@@ -157,8 +165,8 @@ def _run(arguments: argparse.Namespace, out: Output) -> int:
             try:
                 _Stages(folder, settings, plots, out, began).all()
             except KeyboardInterrupt:
-                command = f"snnfast run {arguments.task} --name {folder.path.name} --root {arguments.root} --resume"
-                out.say(f"\nstopped; everything so far is in {path}. Continue with: {command}")
+                options = shlex.join([arguments.task, "--name", path.name, "--root", str(arguments.root), "--resume"])
+                out.say(f"\nstopped; everything so far is in {path}. Continue with: {program()} run {options}")
                 raise
         results = _read_results(folder)
         out.say()
@@ -229,9 +237,16 @@ class _Stages:
             self.out.say(f"    already done: {finished['said']}")
             self.earlier_seconds += self.folder.seconds(name)
             return read()
-        began = time.perf_counter()
-        product, files, result = work()
-        self.folder.finish(name, files, time.perf_counter() - began, result)
+        began, before = time.perf_counter(), self.earlier_seconds
+        self.earlier_seconds += self.folder.spent(name)
+        try:
+            product, files, result = work()
+        except BaseException:
+            if name != "train":  # the state of training keeps its own time
+                with contextlib.suppress(OSError):  # the reason to stop is what matters
+                    self.folder.spend(name, time.perf_counter() - began)
+            raise
+        self.folder.finish(name, files, time.perf_counter() - began + self.earlier_seconds - before, result)
         return product
 
     def _say(self, text: str) -> str:
@@ -368,7 +383,7 @@ class _Stages:
             "task": settings.task,
             "env_id": self.task.env_id,
             "settings": dataclasses.asdict(settings),
-            "versions": versions(),
+            "versions": versions(*_VERSIONS),
             "training": {name: value for name, value in training.items() if name != "said"},
             "original": original.as_dict(),
             "presets": {preset: report.as_dict() for preset, report in reports.items()},

@@ -81,7 +81,8 @@ def model_scales(layers: Sequence[LinearLayer]) -> list[float]:
         reach = np.maximum(weight, 0.0).sum(axis=1, dtype=np.float64)
         if bias is not None:
             reach = reach + np.maximum(bias, 0.0)
-        scales.append(_checked(max(float(reach.max()), _largest_parameter(weight, bias)), i, len(layers)))
+        why = "it has no positive weight or bias, so no input from 0 to 1 gives it a positive output"
+        scales.append(_checked(max(float(reach.max()), _largest_parameter(weight, bias)), i, len(layers), why))
     return scales
 
 
@@ -99,7 +100,8 @@ def percentile_scales(layers: Sequence[LinearLayer], observations: npt.ArrayLike
     for i, ((weight, bias), output) in enumerate(zip(layers, outputs, strict=True)):
         maxima = np.sort(output.max(axis=1))
         index = math.floor(percentile / 100.0 * (len(maxima) - 1))
-        scales.append(_checked(max(float(maxima[index]), _largest_parameter(weight, bias)), i, len(layers)))
+        scale = max(float(maxima[index]), _largest_parameter(weight, bias))
+        scales.append(_checked(scale, i, len(layers), _INACTIVE if i < len(layers) - 1 else _NEGATIVE))
     return scales
 
 
@@ -118,7 +120,7 @@ def neuron_ranges(
         lower = np.quantile(output, 1.0 - percentile / 100.0, axis=0) if shift else np.zeros_like(upper)
         # With a percentile below 50 the two ends would change places.
         lower = np.minimum(lower, upper)
-        floor = RANGE_FLOOR * _checked(float(upper.max()), i, len(layers))
+        floor = RANGE_FLOOR * _checked(float(upper.max()), i, len(layers), _INACTIVE)
         ranges.append(np.maximum(upper - lower, floor))
         shifts.append(lower if shift else None)
     return ranges, shifts
@@ -211,11 +213,18 @@ def _largest_parameter(weight: FloatArray, bias: FloatArray | None) -> float:
     return float(weight.max()) if bias is None else max(float(weight.max()), float(bias.max()))
 
 
-def _checked(scale: float, layer: int, layers: int) -> float:
+_INACTIVE = "no neuron of it is active on these states, or on too few of them for this percentile"
+_NEGATIVE = (
+    "none of its outputs is positive on these states, or on too few of them for this percentile; scaling='neuron' does "
+    "not divide them"
+)
+
+
+def _checked(scale: float, layer: int, layers: int, why_not_positive: str) -> float:
     if not (math.isfinite(scale) and scale > 0):
+        why = why_not_positive if scale <= 0 else "the activations are too large"
         raise ValueError(
-            f"the activation scale of layer {layer + 1} of {layers} must be positive and finite, got {scale!r}: "
-            "no neuron of it is ever active on these states"
+            f"the activation scale of layer {layer + 1} of {layers} must be positive and finite, got {scale!r}: {why}"
         )
     return scale
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from snnfast.input_width import width_taken
 from snnfast.network import SpikingNetwork
 from snnfast.spec import FloatArray
+from snnfast.torch_threads import one_thread
 
 #: What can be evaluated: a spiking network, a torch module, or any function of (B, n_in) that gives (B, n_actions).
 Agent = SpikingNetwork | torch.nn.Module | Callable[[FloatArray], Any]
@@ -130,7 +131,8 @@ class Asker:
     def _ask_spiking(self, observations: FloatArray, seed: int) -> object:
         network = self._agent
         assert isinstance(network, SpikingNetwork)
-        self._check_width(observations, network.n_in)
+        if observations.shape[1] != network.n_in:
+            raise self._wrong_width(observations, network.n_in)
         simulation = network.simulate(torch.from_numpy(observations), seed=seed)
         for layer, counts in enumerate(simulation.spike_counts):
             self._spikes[layer] += counts.numpy().sum(dtype=np.float64)
@@ -141,24 +143,28 @@ class Asker:
     def _ask_module(self, observations: FloatArray, seed: int) -> object:
         # A copy, so that a module working in place cannot change what the other agent is asked about.
         batch = torch.from_numpy(observations.copy()).to(self._device, self._dtype)
-        with torch.inference_mode():
-            try:
-                return self._agent(batch)  # type: ignore[arg-type]
-            except RuntimeError as error:
-                raise ValueError(
-                    f"{self._name} could not be asked about observations of shape {observations.shape} "
-                    f"from {self._env_id!r}: {error}"
-                ) from error
+        module = self._agent
+        assert isinstance(module, torch.nn.Module)
+        try:
+            with torch.inference_mode():
+                return module(batch)
+        except RuntimeError as error:
+            taken = width_taken(module, observations.shape[1])
+            if taken is not None:
+                raise self._wrong_width(observations, taken) from error
+            raise ValueError(
+                f"{self._name} could not be asked about observations of shape {observations.shape} "
+                f"from {self._env_id!r}: {error}"
+            ) from error
 
     def _ask_function(self, observations: FloatArray, seed: int) -> object:
         return self._agent(observations.copy())
 
-    def _check_width(self, observations: FloatArray, n_in: int) -> None:
-        if observations.shape[1] != n_in:
-            raise ValueError(
-                f"{self._name} takes observations of {n_in} numbers, got {observations.shape[1]} from "
-                f"{self._env_id!r} (after preprocessing and history)"
-            )
+    def _wrong_width(self, observations: FloatArray, n_in: int) -> ValueError:
+        return ValueError(
+            f"{self._name} takes observations of {n_in} numbers, got {observations.shape[1]} from "
+            f"{self._env_id!r} (after preprocessing and history)"
+        )
 
     def _as_array(self, output: object) -> npt.NDArray[Any]:
         if isinstance(output, torch.Tensor):
@@ -184,32 +190,8 @@ def deciding(*agents: Agent | None) -> Iterator[None]:
             module.training = True
 
 
-#: Parameters up to which a module is asked in one thread. Handing a layer of 16 neurons to two threads of torch takes
-#: longer than computing it: 100 observations through 4-16-16-2 took 60 us in one thread, 250 to 1300 us in two.
+#: Parameters up to which a module is asked in one thread: see torch_threads.
 _SMALL = 1 << 14
-
-
-class _OneThread:
-    """Torch restricted to one thread, for as long as anybody inside wants it; several evaluations may run at once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = self._before = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._before = torch.get_num_threads()
-            self._inside += 1
-            torch.set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            torch.set_num_threads(self._before)
-
-
-_one_thread = _OneThread()
 
 
 def _small_work(agents: tuple[Agent | None, ...]) -> contextlib.AbstractContextManager[None]:
@@ -217,4 +199,4 @@ def _small_work(agents: tuple[Agent | None, ...]) -> contextlib.AbstractContextM
     modules = [agent for agent in agents if isinstance(agent, torch.nn.Module)]
     ours = all(agent is None or isinstance(agent, (SpikingNetwork, torch.nn.Module)) for agent in agents)
     small = all(sum(p.numel() for p in module.parameters()) <= _SMALL for module in modules)
-    return _one_thread if modules and ours and small else contextlib.nullcontext()
+    return one_thread() if modules and ours and small else contextlib.nullcontext()

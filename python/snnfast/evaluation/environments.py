@@ -16,9 +16,8 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AutoresetMode
 
-from snnfast.environments import check_spaces
+from snnfast.environments import check_spaces, make_vectorised
 from snnfast.spec import FloatArray
 
 Bools = npt.NDArray[np.bool_]
@@ -125,26 +124,16 @@ def open_environments(
 
     Rendering takes separate instances: vectorised environments draw all of their episodes or cannot draw at all.
     """
-    if render_mode is None and spec.vector_entry_point is not None and not spec.additional_wrappers:
-        vector = _make_vector(stack, spec, min(size or MOST_VECTORISED, episodes), max_steps)
+    if render_mode is None:
+        number = min(size or MOST_VECTORISED, episodes)
+        try:
+            vector = make_vectorised(spec, number, max_steps)
+        except Exception as error:
+            raise failure(spec.id, "when it was made", error) from error
         if vector is not None:
-            return vector
+            stack.callback(vector.close)
+            return Vectorised(vector, spec.id, number)
     return Instances(stack, spec, min(size or MOST_INSTANCES, episodes), max_steps, render_mode)
-
-
-def _make_vector(stack: contextlib.ExitStack, spec: EnvSpec, size: int, max_steps: int) -> Vectorised | None:
-    """The environment's own vectorised version, or None if it cannot be left to run past the end of an episode."""
-    # Gymnasium hands over a limit only if one is registered; elsewhere the evaluator's own is enough.
-    limit: dict[str, Any] = {} if spec.max_episode_steps is None else {"max_episode_steps": max_steps}
-    try:
-        env = gym.make_vec(spec, num_envs=size, vectorization_mode="vector_entry_point", **limit)
-    except Exception as error:
-        raise failure(spec.id, "when it was made", error) from error
-    stack.callback(env.close)
-    restarts = env.metadata.get("autoreset_mode") in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
-    if not restarts and spec.entry_point is not None:
-        return None
-    return Vectorised(env, spec.id, size)
 
 
 class Vectorised:

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from snnfast.input_width import width_taken
 from snnfast.learning.policy import describe
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -47,6 +47,11 @@ def batch_outputs(agent: Agent, n_in: int, n_out: int) -> Outputs:
     try:
         outputs(np.zeros((2, n_in), dtype=np.float32))
     except RuntimeError as error:  # torch's way to say that shapes do not fit
+        taken = width_taken(agent, n_in) if isinstance(agent, nn.Module) else None
+        if taken is not None:
+            raise ValueError(
+                f"policy must take observations of {n_in} features, which the environment gives; it takes {taken}"
+            ) from error
         raise ValueError(f"policy must take observations of {n_in} features: {error}") from error
     return outputs
 
@@ -88,21 +93,6 @@ def single_outputs(policy: nn.Module, n_in: int, n_out: int) -> Callable[[FloatA
         return current
 
     return outputs
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use a single thread meanwhile.
-
-    For a few hundred rows of a small network, sharing the work out costs more than doing it (a hundred times more where
-    another process has the other core), and sums then do not depend on the number of cores.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _is_plain(policy: nn.Module) -> bool:

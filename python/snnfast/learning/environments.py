@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from snnfast.environments import Interface, check_spaces, find
+from snnfast.environments import Interface, check_spaces, find, make_vectorised
 from snnfast.spec import check_count
 
 Environment = gym.Env[Any, Any]
@@ -34,9 +34,9 @@ def make_environment(env_id: str, max_steps: int) -> Environment:
 
 def make_vector_environment(env_id: str, episodes: int, max_steps: int) -> gym.vector.VectorEnv[Any, Any, Any]:
     """``episodes`` environments stepped together. The caller counts only the first episode of each."""
-    spec = gym.spec(env_id)
-    if spec.vector_entry_point is not None and not spec.additional_wrappers:
-        return gym.make_vec(env_id, num_envs=episodes, max_episode_steps=max_steps)
+    vector = make_vectorised(gym.spec(env_id), episodes, max_steps)
+    if vector is not None:
+        return vector
     return gym.make_vec(
         env_id, num_envs=episodes, vectorization_mode="sync", max_episode_steps=max_steps, disable_env_checker=True
     )

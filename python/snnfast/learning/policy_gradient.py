@@ -26,10 +26,12 @@ from tqdm.auto import tqdm
 from snnfast import checkpoint
 from snnfast.checkpoint import CheckpointError
 from snnfast.environments import Interface
+from snnfast.info import versions
 from snnfast.learning import environments
-from snnfast.learning.acting import FloatArray, batch_outputs, one_thread, single_outputs
+from snnfast.learning.acting import FloatArray, batch_outputs, single_outputs
 from snnfast.learning.greedy import greedy_returns
 from snnfast.spec import check_count, check_float
+from snnfast.torch_threads import one_thread
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,6 +39,8 @@ Tensors = dict[str, torch.Tensor]
 _ENVIRONMENT, _ACTIONS, _CHECK = range(3)
 _SECONDS_BETWEEN_CHECKPOINTS = 2.0
 _NOISE_ROWS = 256
+# What a continued run may differ by from an undisturbed one.
+_VERSIONS = ("torch", "numpy", "gymnasium")
 
 
 @dataclasses.dataclass
@@ -481,7 +485,7 @@ class _Run:
             "settings": self.settings,
             "numbers": {name: getattr(boundary, name) for name in _NUMBERS},
             "seconds": self.seconds_before + time.monotonic() - started,
-            "versions": _versions(),
+            "versions": versions(*_VERSIONS),
         }
         checkpoint.save(self.path, "training", tensors, metadata)
 
@@ -531,7 +535,7 @@ class _Run:
         self.boundary = dataclasses.replace(boundary, policy=_copy(self.policy.state_dict()))
         self.seconds_before = float(metadata["seconds"])
         self.notes.append(f"resumed after episode {boundary.episodes}")
-        changed = _differences(metadata["versions"], _versions())
+        changed = _differences(metadata["versions"], versions(*_VERSIONS))
         if changed:
             self.notes.append(f"other versions than when it began, so not bit for bit the same: {', '.join(changed)}")
 
@@ -608,12 +612,6 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> No
         if entry["step"].ndim or not entry["exp_avg"].shape == entry["exp_avg_sq"].shape == shape:
             raise ValueError(f"the state of Adam for parameter {i} is not of shape {list(shape)}")
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _versions() -> dict[str, str]:
-    import gymnasium
-
-    return {"torch": torch.__version__, "numpy": np.__version__, "gymnasium": gymnasium.__version__}
 
 
 def _differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

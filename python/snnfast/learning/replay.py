@@ -7,19 +7,19 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import gymnasium
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-import snnfast._version
 from snnfast import checkpoint
 from snnfast.checkpoint import CheckpointError
 from snnfast.environments import Interface
+from snnfast.info import versions
 from snnfast.learning import environments
-from snnfast.learning.acting import FloatArray, batch_outputs, one_thread
+from snnfast.learning.acting import FloatArray, batch_outputs
 from snnfast.spec import check_count
+from snnfast.torch_threads import one_thread
 
 # Environments stepped side by side. Asking the policy for so many at once makes its share of the time small.
 _MOST_ENVIRONMENTS = 64
@@ -149,12 +149,7 @@ def record_replay(
             "policy_sha256": checkpoint.content_hash(policy.state_dict()) if isinstance(policy, nn.Module) else None,
             "episode_lengths": lengths,
             "last_episode_cut": surplus > 0,
-            "versions": {
-                "snnfast": snnfast._version.__version__,
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "gymnasium": gymnasium.__version__,
-            },
+            "versions": versions("snnfast", "torch", "numpy", "gymnasium"),
         },
     )
 
