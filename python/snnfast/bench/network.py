@@ -7,18 +7,16 @@ bits as the reference on a slice, and hidden firing rates in the stated range. A
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from snnfast import checkpoint, reference
+from snnfast import reference
 from snnfast.backends import num_threads, set_num_threads
+from snnfast.bench.machine import provenance
 from snnfast.bench.timing import paired_ratio, time_paired
 from snnfast.bench.workloads import RATE_RANGE, NaiveTorch, Workload, hidden_rates, make_workload
-from snnfast.info import info
 
 #: name, sizes, time steps, batches
 WORKLOADS = (
@@ -87,15 +85,14 @@ def run_case(workload: Workload, batch: int, *, rounds: int) -> dict[str, Any]:
     }
 
 
-def run(json_path: str | os.PathLike[str] | None = None, *, quick: bool = False) -> dict[str, Any]:
-    """Run the benchmark, print a table, and write the figures as JSON if a path is given.
+def run(*, quick: bool = False) -> dict[str, Any]:
+    """Run the benchmark and print a table.
 
     Args:
-        json_path: where to write the figures.
         quick: one small workload and few rounds, to see that it works; no figures to quote.
 
     Returns:
-        What the JSON file holds.
+        The figures, as JSON types.
     """
     torch_threads, own_threads = torch.get_num_threads(), num_threads()
     torch.set_num_threads(1)
@@ -125,7 +122,4 @@ def run(json_path: str | os.PathLike[str] | None = None, *, quick: bool = False)
         "Medians, one thread each, rivals taking turns; ratios are paired. rates: share of neurons that fire per step\n"
         "and hidden layer. relu net: the original network's forward pass, which takes no time steps."
     )
-    result = {"benchmark": "network", "quick": quick, "machine": info(), "cases": cases}
-    if json_path is not None:
-        checkpoint.atomic_write(json_path, (json.dumps(result, indent=2) + "\n").encode())
-    return result
+    return {"benchmark": "network", "quick": quick, **provenance(), "cases": cases}
