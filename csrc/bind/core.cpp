@@ -110,7 +110,8 @@ std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::ve
                                 double alpha, double beta, double threshold, double initial_membrane,
                                 const std::string& reset, const std::string& order, int64_t timesteps,
                                 const std::string& encoding, const std::string& decoding, bool split_inputs,
-                                bool bias_input, const std::optional<std::string>& isa) {
+                                bool bias_input, const std::optional<std::string>& isa, bool exact,
+                                const std::string& method) {
   require(biases.size() == weights.size(), "biases must have one entry per layer");
   NetworkSpec spec;
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -139,7 +140,14 @@ std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::ve
                                     {"first_spike", Decoding::first_spike}});
   spec.split_inputs = split_inputs;
   spec.bias_input = bias_input;
-  return std::make_unique<Plan>(spec, choose_kernels(isa));
+  PlanOptions options;
+  options.exact = exact;
+  options.method = choose<Method>("method", method,
+                                  {{"auto", Method::automatic},
+                                   {"events", Method::events},
+                                   {"tables", Method::tables},
+                                   {"slices", Method::slices}});
+  return std::make_unique<Plan>(spec, choose_kernels(isa), options);
 }
 
 void run_request(const Plan& plan, const Request& request) {
@@ -250,7 +258,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def(py::init(&make_plan), py::kw_only(), py::arg("weights"), py::arg("biases"), py::arg("alpha"),
            py::arg("beta"), py::arg("threshold"), py::arg("initial_membrane"), py::arg("reset"), py::arg("order"),
            py::arg("timesteps"), py::arg("encoding"), py::arg("decoding"), py::arg("split_inputs"),
-           py::arg("bias_input"), py::arg("isa") = py::none())
+           py::arg("bias_input"), py::arg("isa") = py::none(), py::arg("exact") = true, py::arg("method") = "auto")
       .def("run", &plan_run, py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed") = 0,
            py::arg("first_sample") = 0, "Run a batch; addresses of float32 arrays (batch, n_in) and (batch, n_out).")
       .def("simulate", &plan_simulate, py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed"),
@@ -258,6 +266,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
            py::arg("potentials"), "Run a batch and record; empty lists and address 0 mean: not wanted.")
       .def_property_readonly("isa", [](const Plan& p) { return std::string(p.kernels().isa); })
       .def_property_readonly("method", [](const Plan& p) { return std::string(p.method()); })
+      .def_property_readonly("why", [](const Plan& p) { return p.why(); })
       .def_property_readonly("n_in", &Plan::n_in)
       .def_property_readonly("n_out", &Plan::n_out);
 

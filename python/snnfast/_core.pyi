@@ -11,7 +11,7 @@ class Plan:
     """
     A network made ready to run on this machine.
     """
-    def __init__(self, *, weights: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], biases: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None], alpha: typing.SupportsFloat | typing.SupportsIndex, beta: typing.SupportsFloat | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, initial_membrane: typing.SupportsFloat | typing.SupportsIndex, reset: str, order: str, timesteps: typing.SupportsInt | typing.SupportsIndex, encoding: str, decoding: str, split_inputs: bool, bias_input: bool, isa: str | None = None) -> None:
+    def __init__(self, *, weights: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], biases: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None], alpha: typing.SupportsFloat | typing.SupportsIndex, beta: typing.SupportsFloat | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, initial_membrane: typing.SupportsFloat | typing.SupportsIndex, reset: str, order: str, timesteps: typing.SupportsInt | typing.SupportsIndex, encoding: str, decoding: str, split_inputs: bool, bias_input: bool, isa: str | None = None, exact: bool = True, method: str = 'auto') -> None:
         ...
     def run(self, observations: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex, output: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_sample: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         """
@@ -32,6 +32,9 @@ class Plan:
         ...
     @property
     def n_out(self) -> int:
+        ...
+    @property
+    def why(self) -> str:
         ...
 def cap_isa(name: str) -> None:
     ...

@@ -89,13 +89,15 @@ class ReferenceExecutable:
         return general
 
     def method(self) -> dict[str, str]:
-        return {"backend": "reference", "isa": "torch", "method": "time loop"}
+        return {"backend": "reference", "isa": "torch", "method": "time loop", "why": "the definition, in plain torch"}
 
 
 class CpuExecutable:
     """The compiled backend: one Plan per network, built here, that runs all time steps in one call."""
 
-    def __init__(self, spec: NetworkSpec, isa: str | None = None) -> None:
+    def __init__(
+        self, spec: NetworkSpec, isa: str | None = None, *, exact: bool = True, method: str = "auto"
+    ) -> None:
         neuron = spec.neuron
         self._spec = spec
         self.plan = _core.Plan(
@@ -113,6 +115,8 @@ class CpuExecutable:
             split_inputs=spec.split_inputs,
             bias_input=spec.bias_input,
             isa=isa,
+            exact=exact,
+            method=method,
         )
         self._n_out = spec.n_out
 
@@ -151,7 +155,7 @@ class CpuExecutable:
         return act
 
     def method(self) -> dict[str, str]:
-        return {"backend": "cpu", "isa": self.plan.isa, "method": self.plan.method}
+        return {"backend": "cpu", "isa": self.plan.isa, "method": self.plan.method, "why": self.plan.why}
 
 
 def available() -> dict[str, str]:
@@ -181,9 +185,9 @@ def resolve(name: str) -> str:
     return name
 
 
-def compile_network(spec: NetworkSpec, backend: str) -> Executable:
+def compile_network(spec: NetworkSpec, backend: str, exact: bool = True) -> Executable:
     """Make a network ready to run on a backend that :func:`resolve` has named."""
-    return ReferenceExecutable(spec) if backend == "reference" else CpuExecutable(spec)
+    return ReferenceExecutable(spec) if backend == "reference" else CpuExecutable(spec, exact=exact)
 
 
 def if_forward(

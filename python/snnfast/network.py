@@ -77,7 +77,9 @@ class SpikingNetwork:
         decoding: ``"potential"``, ``"mean_potential"``, ``"spikes"`` or ``"first_spike"``.
         backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``.
         exact: hold to the exact contract (bit-identical for every backend, instruction set and number of threads).
-            ``False`` permits other orders of summation; today every method is exact, so both give the same bits.
+            ``False`` permits other orders of summation where they are faster (contract *fast*: a spike may differ
+            where the membrane potential is within rounding of the threshold); without a matrix unit nothing is, and
+            both give the same bits.
         split_inputs: encode ``[max(x, 0), max(-x, 0)]`` with weights ``[W, -W]``.
         bias_input: append a constant 1 to observations; the first weights carry a last column for it.
         output_scale: factor from decoded output to the unit of the network this one was converted from.
@@ -124,7 +126,7 @@ class SpikingNetwork:
         self._n_in = spec.n_in
         self.output_scale = check_float("output_scale", output_scale)
         self.conversion: dict[str, Any] = dict(conversion or {})
-        self._executable = backends.compile_network(spec, self._backend)
+        self._executable = backends.compile_network(spec, self._backend, exact)
         self._run = self._executable.run
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
@@ -185,7 +187,7 @@ class SpikingNetwork:
         return self._exact
 
     def method(self) -> dict[str, str]:
-        """Which backend, instruction set and method run this network."""
+        """Which backend, instruction set and method run this network, and why ("backend", "isa", "method", "why")."""
         return self._executable.method()
 
     def __repr__(self) -> str:
