@@ -142,10 +142,12 @@ def test_bench_network_command(capsys, monkeypatch):
 def test_bench_all(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("snnfast.bench.network.run", lambda **options: {"name": "network"})
     monkeypatch.setattr("snnfast.bench.evaluation.run", lambda **options: {"name": "evaluation"})
+    monkeypatch.setattr("snnfast.bench.contract.run", lambda **options: {"name": "contract"})
     monkeypatch.setattr("snnfast.bench.similarity.run", lambda preset, **options: {"name": preset})
     assert main(["bench", "all", "--json", str(tmp_path / "all.json")]) == 0
     found = json.loads((tmp_path / "all.json").read_text())
-    assert {k: v["name"] for k, v in found.items()} == {n: n for n in ("network", "evaluation", "thesis", "rate")}
+    names = ("network", "evaluation", "contract", "thesis", "rate")
+    assert {k: v["name"] for k, v in found.items()} == {n: n for n in names}
 
 
 def test_a_measured_policy_that_falls_is_not_used(tmp_path):

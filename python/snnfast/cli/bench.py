@@ -12,7 +12,7 @@ from typing import Any
 from snnfast.cli.common import Output, Subparsers, add_command, count
 from snnfast.conversion import DEFAULT_PRESET, PRESETS
 
-_WHAT = ("network", "similarity", "evaluation", "all")
+_WHAT = ("network", "similarity", "evaluation", "contract", "all")
 
 
 def add(subparsers: Subparsers) -> None:
@@ -26,6 +26,7 @@ def add(subparsers: Subparsers) -> None:
             "network     the compiled network against naive torch and the original ReLU network\n"
             "similarity  decisions of converted policies against the originals', over several trained policies\n"
             "evaluation  a whole evaluation against the one-decision-at-a-time way of the 2020 thesis\n"
+            "contract    is every difference between the fast and the exact contract explained by rounding?\n"
             "all         all of them, similarity for both presets"
         ),
         example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
@@ -43,18 +44,21 @@ def add(subparsers: Subparsers) -> None:
         metavar="DIR",
         help="of similarity: folder for trained policies (default: the user's cache)",
     )
+    parser.add_argument(
+        "--decisions", type=count, default=50_000, metavar="N", help="of contract: per network (default: 50000)"
+    )
     parser.add_argument("--quick", action="store_true", help="see that it works; no figures to quote")
 
 
 def _bench(arguments: argparse.Namespace, out: Output) -> int:
-    what = ("network", "evaluation", *PRESETS) if arguments.what == "all" else (arguments.what,)
+    what = ("network", "evaluation", "contract", *PRESETS) if arguments.what == "all" else (arguments.what,)
     results: dict[str, Any] = {}
     for name in what:
         if len(what) > 1:
             out.say(f"\n== {'similarity, preset ' if name in PRESETS else ''}{name}")
         results[name] = _one(name, arguments, out)
     out.write(results if len(what) > 1 else results[what[0]])
-    return 0
+    return int(any(result.get("unexplained", 0) > 0 for result in results.values()))
 
 
 def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any]:
@@ -69,6 +73,10 @@ def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any
 
         smaller: dict[str, Any] = {"repeats": 1, "slice_size": 20} if arguments.quick else {}
         return evaluation.run(seed=seed, say=out.say, **smaller)
+    if name == "contract":
+        from snnfast.bench import contract
+
+        return contract.run(decisions=arguments.decisions, quick=arguments.quick, seed=seed, say=out.say)
     from snnfast.bench import similarity
 
     return similarity.run(
