@@ -209,6 +209,24 @@ def parallel_loops() -> int:
     return int(_core.parallel_loops())
 
 
+def measure_ceiling(name: str, *, bytes: int = 0, isa: str | None = None) -> float:
+    """How fast one core does one thing at best, in units per second; a loop of a few milliseconds, best of many.
+
+    Args:
+        name: ``"add"`` and ``"mul_add"``: float additions (multiplications each followed by an addition) with operands
+            in registers; ``"step"``: neuron steps, many at a time; ``"step_latency"``: steps of one neuron, each
+            waiting for the one before; ``"add_memory"``: float additions with one operand from memory; ``"read"``:
+            bytes read.
+        bytes: size of that memory, which decides the cache it lies in; unused by the others.
+        isa: instruction set; the one in use unless given.
+
+    Raises:
+        ValueError: unknown name or instruction set, or bytes out of range.
+    """
+    resolve("cpu")
+    return float(_core.measure_ceiling(name, bytes, isa))
+
+
 def core_info() -> dict[str, object]:
     """What the compiled module says of itself: compiler, instruction sets, the one in use, threads."""
     return {} if _core_missing else dict(_core.info())
