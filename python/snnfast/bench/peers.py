@@ -55,7 +55,7 @@ def _snntorch(network: SpikingNetwork, batch: int) -> Run:
             for i, neuron in enumerate(neurons):
                 spikes, potentials[i] = neuron(linears[i](spikes), potentials[i])
             _, final = output(linears[-1](spikes), final)
-        return final
+        return torch.as_tensor(final)
 
     return run
 
@@ -158,7 +158,7 @@ class Peer:
 
 PEERS = (
     Peer("snntorch", "snntorch", True, "Leaky(beta=1), a loop over time", _snntorch),
-    Peer("spikingjelly", "spikingjelly.activation_based", False, "IFNode, step_mode='m', layer by layer", _spikingjelly),
+    Peer("spikingjelly", "spikingjelly.activation_based", False, "IFNode, layer by layer", _spikingjelly),
     Peer("sinabs", "sinabs.layers", False, "IAFSqueeze, one spike per step, layer by layer", _sinabs),
     Peer("norse", "norse.torch", True, "LIFBoxCell with a leak of 1e-6, a loop over time", _norse),
 )

@@ -77,7 +77,7 @@ class CarefulTorch:
     def __call__(self, observations: Tensor) -> Tensor:
         if len(observations) <= self.block:
             return self._run(observations)
-        return torch.cat([self._run(part) for part in observations.split(self.block)])
+        return torch.cat([self._run(part) for part in torch.split(observations, self.block)])
 
     def _run(self, observations: Tensor) -> Tensor:
         batch, steps = len(observations), self.timesteps
