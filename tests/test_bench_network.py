@@ -113,7 +113,9 @@ def test_bits_that_are_not_the_references_are_refused(tiny, monkeypatch):
 
 
 def test_a_fast_network_is_timed_where_there_is_one(tiny, ceilings, monkeypatch):
-    monkeypatch.setattr(network, "time_paired", lambda rivals, rounds: time_paired(rivals, rounds=2, round_seconds=0))
+    monkeypatch.setattr(
+        network, "time_paired", lambda rivals, **options: time_paired(rivals, rounds=2, round_seconds=0)
+    )
     case = network.run_case(tiny, 3, ceilings)
     assert case["fast_method"] == "same as exact" or "snnfast, fast" in case["seconds"]
     case = network.run_case(dataclasses.replace(tiny, fast=tiny.spiking), 3, ceilings)
@@ -215,8 +217,8 @@ def test_paired_timing_takes_turns_and_gives_ratios():
     timings = time_paired({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, round_seconds=0)
     assert order == ["a", "a", "b", "b", *"ababab"]
     assert timings["a"].calls == 1
-    slow = Timing(3.0, 2.0, 0.0, (2.0, 3.0, 8.0), 1)
-    fast = Timing(1.0, 1.0, 0.0, (1.0, 1.0, 2.0), 1)
+    slow = Timing(3.0, 2.0, 0.0, (2.0, 3.0, 8.0), 1, 2.0)
+    fast = Timing(1.0, 1.0, 0.0, (1.0, 1.0, 2.0), 1, 1.0)
     assert paired_ratio(slow, fast) == 3.0
     assert best_ratio(slow, fast) == 2.0
 
@@ -230,7 +232,9 @@ def test_the_quick_benchmark_from_end_to_end(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "tiny 4-16-16-2, T=100, batch 256; tables with" in out
     found = json.loads(figures.read_text())
-    assert {"benchmark", "quick", "measured", "machine", "ceilings", "cases", "two_threads"} == set(found)
+    assert {"benchmark", "quick", "measured", "machine", "load_average", "ceilings", "cases", "two_threads"} == set(
+        found
+    )
     assert [case["batch"] for case in found["cases"]] == [1, 256]
     for case in found["cases"]:
         assert all(USUAL_RATE.low <= r <= USUAL_RATE.high for r in case["rates"])

@@ -302,6 +302,11 @@ def benchmark_plot(cases: Sequence[Mapping[str, Any]], path: _PathLike, *, title
     if not panels:
         raise ValueError("cases must hold at least one measured case, got none")
     figure = _figure(path, 2.2 + 3.3 * len(panels), 5.6)
+    from matplotlib.patheffects import withStroke
+
+    def plain(case: Mapping[str, Any]) -> float:
+        return float(case["seconds"]["snnfast"]["times_faster_than_naive"])
+
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     labelled: dict[str, Any] = {}
     for axes, (name, shown) in zip(grid, panels.items(), strict=True):
@@ -310,7 +315,9 @@ def benchmark_plot(cases: Sequence[Mapping[str, Any]], path: _PathLike, *, title
                 (at, found["times_faster_than_naive"])
                 for at, case in enumerate(shown)
                 for found in [{**case["seconds"], **case.get("peers", {})}.get(key, {})]
+                # One decision by the quick way is worth a mark of its own where it is much quicker.
                 if "times_faster_than_naive" in found
+                and not (key == "snnfast act" and found["times_faster_than_naive"] < 2 * plain(case))
             ]
             if not points:
                 continue
@@ -327,19 +334,21 @@ def benchmark_plot(cases: Sequence[Mapping[str, Any]], path: _PathLike, *, title
                 zorder=5 if ours else 3,
                 label=label,
             )
-            if key in ("snnfast", "snnfast act"):
-                for at, value in points:
-                    axes.annotate(
-                        f"{value:,.0f}×" if value >= 10 else f"{value:.1f}×",
-                        (at, value),
-                        xytext=(0, 9),
-                        textcoords="offset points",
-                        ha="center",
-                        fontsize=9.5,
-                        fontweight="bold",
-                        color=colour,
-                        zorder=6,
-                    )
+            for at, value in points if ours else ():
+                # Above the point; the exact network's below it where a fast one lies above.
+                below = key == "snnfast" and "snnfast, fast" in shown[at]["seconds"]
+                axes.annotate(
+                    f"{value:,.0f}×" if value >= 10 else f"{value:.1f}×",
+                    (at, value),
+                    xytext=(0, -18 if below else 9),
+                    textcoords="offset points",
+                    ha="center",
+                    fontsize=9.5,
+                    fontweight="bold",
+                    color=colour,
+                    zorder=6,
+                    path_effects=[withStroke(linewidth=3, foreground="white")],
+                )
         axes.axhline(1.0, color="#888888", linewidth=1.1, zorder=1)
         axes.set_yscale("log")
         axes.set_xticks(range(len(shown)), [f"{case['batch']:,}" for case in shown])
@@ -348,13 +357,23 @@ def benchmark_plot(cases: Sequence[Mapping[str, Any]], path: _PathLike, *, title
         sizes = "-".join(map(str, shown[0]["sizes"]))
         _heading(axes, name, f"{sizes}, T={shown[0]['timesteps']}")
         _dress(axes)
+    grid[0].annotate(
+        "naive torch",
+        (0.0, 1.0),
+        xytext=(4, 3),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        fontsize=9.5,
+        color="#666666",
+    )
     low, high = grid[0].get_ylim()
     grid[0].set_ylim(min(low, 0.5), high * 2.2)
     grid[0].yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}×" if value >= 1 else f"{value:g}×")
     grid[0].set_ylabel("times faster than naive torch")
+    named = [label for _, label, *_ in _RIVALS if label in labelled]
     figure.legend(
-        labelled.values(),
-        labelled.keys(),
+        [labelled[label] for label in named],
+        named,
         loc="outside lower center",
         ncols=3,
         frameon=False,

@@ -112,7 +112,7 @@ class Ceilings:
             method: as in ``network.method()["method"]``.
             sizes, timesteps, batch: the network and the batch.
             spikes: number of spikes per spiking layer, over the batch and all steps.
-            seconds: that the run took at its best, on one thread.
+            seconds: that the run took at its best, on one thread: its time on the processor, where others use it too.
         """
         if method == "tables" and batch == 1:
             terms = [(float(timesteps), self.rate("step_latency"))]
