@@ -205,7 +205,8 @@ def test_shares_count_the_work_that_is_needed(ceilings, monkeypatch):
     assert batch.name == "4 vector steps and 1 addition per step"
     events = ceilings.share("events", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0)
     assert events.needed == (24_000.0, 4000.0)
-    assert events.share == pytest.approx(2.8 / 20)
+    assert events.share == events.in_place == pytest.approx(2.8 / 20)  # one rate for all memory here
+    assert events.place == "L1, L1"
     assert ceilings.share("something new", (8, 30, 4), 100, 7, [1000.0], 20.0) is None
 
 

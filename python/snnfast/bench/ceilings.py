@@ -6,13 +6,16 @@ Every method has a ceiling that no better code of the same method passes:
 * tables, batch 1: the first layer's potential waits for itself, step after step; other layers run in its shadow.
 * tables, larger batches: every step of every neuron takes an addition, a comparison, a masked subtraction and a move of
   its bit; the last layer takes an addition. Table loads and addresses run beside them and count nothing.
-* events: an addition with an operand from memory for every spike and every output that it reaches, padding included,
-  from the cache in which that layer's weights lie. The neuron steps themselves count nothing.
+* events: an addition with an operand from the first cache for every spike and every output that it reaches, padding
+  included. The neuron steps themselves count nothing. Beside it stands the share of what the same additions would take
+  if each fetched its weight from the cache that holds the whole layer; using a weight many times while it is near
+  passes that.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +51,8 @@ class Share:
         rate: units per second at best, per term.
         seconds: at least; the sum over the terms.
         share: ``seconds`` over what the run took at its best.
+        in_place: of events, the same for weights that are fetched every time, else ``None``.
+        place: the caches that the layers' weights lie in.
     """
 
     name: str
@@ -55,6 +60,8 @@ class Share:
     rate: tuple[float, ...]
     seconds: float
     share: float
+    in_place: float | None = None
+    place: str = ""
 
     def json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -114,6 +121,7 @@ class Ceilings:
             spikes: number of spikes per spiking layer, over the batch and all steps.
             seconds: that the run took at its best, on one thread: its time on the processor, where others use it too.
         """
+        in_place, place = None, ""
         if method == "tables" and batch == 1:
             terms = [(float(timesteps), self.rate("step_latency"))]
             name = "latency of the neuron step"
@@ -123,15 +131,14 @@ class Ceilings:
             terms = [(steps * hidden, self.rate("step")), (steps * last, self.rate("add"))]
             name = f"{hidden // self.lanes} vector steps and {last // self.lanes} addition per step"
         elif method == "events":
-            terms, levels = [], []
-            for count, n_in, n_out in zip(spikes, sizes[1:-1], sizes[2:], strict=True):
-                # A batch uses a panel of weights many times before the next one comes: no further away than L2.
-                away = 4 * n_in * self.padded(n_out)
-                away = away if batch == 1 else min(away, self.caches[1] // 2)
-                terms.append((count * self.padded(n_out), self.rate("add_memory", away)))
-                levels.append(self.level(away))
-            name = f"additions of spikes' weights from {' and '.join(levels)}"
+            adds = [count * self.padded(n) for count, n in zip(spikes, sizes[2:], strict=True)]
+            weights = [4 * n_in * self.padded(n) for n_in, n in itertools.pairwise(sizes[1:])]
+            terms = [(n, self.rate("add_memory", self.caches[0] // 2)) for n in adds]
+            name = "additions of spikes' weights"
+            fetched = sum(n / self.rate("add_memory", bytes) for n, bytes in zip(adds, weights, strict=True))
+            in_place, place = fetched / seconds, ", ".join(map(self.level, weights))
         else:
             return None
         least = sum(needed / rate for needed, rate in terms)
-        return Share(name, tuple(n for n, _ in terms), tuple(r for _, r in terms), least, least / seconds)
+        needed, rates = zip(*terms, strict=True)
+        return Share(name, needed, rates, least, least / seconds, in_place, place)

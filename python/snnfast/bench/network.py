@@ -265,6 +265,8 @@ def case_table(case: dict[str, Any]) -> str:
         ceiling = t.get("ceiling")
         if ceiling:
             lines[-1] += f"   {100 * ceiling['share']:.0f} % of {ceiling['name']}"
+            if ceiling["in_place"] is not None:
+                lines[-1] += f" ({100 * ceiling['in_place']:.0f} % if all came from {ceiling['place']})"
     for name, t in case.get("peers", {}).items():
         if "missing" in t:
             lines.append(f"  {name:<15}{t['missing']}")
