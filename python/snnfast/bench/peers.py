@@ -9,6 +9,7 @@ packages are never required: ``pip install "snnfast[peers]"``.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from importlib import import_module, metadata
 from typing import Any
@@ -148,7 +149,9 @@ class Peer:
         """Why it cannot be used here, or ""."""
         try:
             metadata.version(self.name)
-            import_module(self.package)
+            with warnings.catch_warnings():  # of what they use that is out of date: not ours, and not the user's
+                warnings.simplefilter("ignore")
+                import_module(self.package)
         except metadata.PackageNotFoundError:
             return "not installed"
         except Exception as error:  # whatever a foreign package raises while it is imported
