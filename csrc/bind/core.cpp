@@ -12,6 +12,7 @@
 #include "bind/fast_call.h"
 #include "cpu/dispatch.h"
 #include "cpu/float_mode.h"
+#include "cpu/measure_ceiling.h"
 #include "cpu/plan.h"
 #include "cpu/thread_pool.h"
 
@@ -275,6 +276,15 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),
         py::arg("width"), py::arg("threshold"), py::arg("order"), py::arg("isa") = py::none(),
         "One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.");
+  m.def(
+      "measure_ceiling",
+      [](const std::string& name, int64_t bytes, const std::optional<std::string>& isa) {
+        const Kernels& kernels = choose_kernels(isa);
+        const py::gil_scoped_release release;
+        return measure_ceiling(name, bytes, kernels);
+      },
+      py::arg("name"), py::arg("bytes") = 0, py::arg("isa") = py::none(),
+      "Units per second of one core at best; csrc/cpu/measure_ceiling.h lists the names.");
   m.def("supported_isas", [] {
     std::vector<std::string> names;
     for (const Kernels* k : supported_kernels()) names.emplace_back(k->isa);

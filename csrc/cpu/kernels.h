@@ -57,6 +57,10 @@ struct Request {
   float* const* potentials;    // per layer, (timesteps, batch, n)
 };
 
+// What ceiling_loop does over and over; measure_ceiling.h says what each of them means.
+enum class Ceiling { add, mul_add, step, step_latency, add_memory, read };
+constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multiple of this
+
 struct Kernels {
   const char* isa;
   int64_t lanes, panel;
@@ -71,6 +75,8 @@ struct Kernels {
   // One layer over time: current (steps, width) -> spikes (steps, width); membrane (width) is updated in place.
   bool (*if_forward)(const float* current, float* membrane, float* spikes, int64_t steps, int64_t width, int64_t first,
                      int64_t last, float threshold, bool delayed, const Interrupt&);
+  // For benchmarks: one operation over and over; how many units of it were done.
+  double (*ceiling_loop)(Ceiling what, const float* memory, int64_t floats, int64_t rounds);
 };
 
 extern const Kernels kernels_baseline;

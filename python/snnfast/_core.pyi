@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Plan', 'cap_isa', 'fast_act', 'if_forward', 'info', 'num_threads', 'parallel_loops', 'set_num_threads', 'supported_isas']
+__all__: list[str] = ['Plan', 'cap_isa', 'fast_act', 'if_forward', 'info', 'measure_ceiling', 'num_threads', 'parallel_loops', 'set_num_threads', 'supported_isas']
 class Plan:
     """
     A network made ready to run on this machine.
@@ -48,6 +48,10 @@ def if_forward(current: typing.SupportsInt | typing.SupportsIndex, membrane: typ
     """
 def info() -> dict[str, typing.Any]:
     ...
+def measure_ceiling(name: str, bytes: typing.SupportsInt | typing.SupportsIndex = 0, isa: str | None = None) -> float:
+    """
+    Units per second of one core at best; csrc/cpu/measure_ceiling.h lists the names.
+    """
 def num_threads() -> int:
     ...
 def parallel_loops() -> int:

@@ -95,9 +95,7 @@ class ReferenceExecutable:
 class CpuExecutable:
     """The compiled backend: one Plan per network, built here, that runs all time steps in one call."""
 
-    def __init__(
-        self, spec: NetworkSpec, isa: str | None = None, *, exact: bool = True, method: str = "auto"
-    ) -> None:
+    def __init__(self, spec: NetworkSpec, isa: str | None = None, *, exact: bool = True, method: str = "auto") -> None:
         neuron = spec.neuron
         self._spec = spec
         self.plan = _core.Plan(
@@ -211,6 +209,24 @@ def instruction_sets() -> list[str]:
 def parallel_loops() -> int:
     """How many calls have used more than one thread so far; lets tests and benchmarks prove that the pool ran."""
     return int(_core.parallel_loops())
+
+
+def measure_ceiling(name: str, *, bytes: int = 0, isa: str | None = None) -> float:
+    """How fast one core does one thing at best, in units per second; a loop of a few milliseconds, best of many.
+
+    Args:
+        name: ``"add"`` and ``"mul_add"``: float additions (multiplications each followed by an addition) with operands
+            in registers; ``"step"``: neuron steps, many at a time; ``"step_latency"``: steps of one neuron, each
+            waiting for the one before; ``"add_memory"``: float additions with one operand from memory; ``"read"``:
+            bytes read.
+        bytes: size of that memory, which decides the cache it lies in; unused by the others.
+        isa: instruction set; the one in use unless given.
+
+    Raises:
+        ValueError: unknown name or instruction set, or bytes out of range.
+    """
+    resolve("cpu")
+    return float(_core.measure_ceiling(name, bytes, isa))
 
 
 def core_info() -> dict[str, object]:
