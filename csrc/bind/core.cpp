@@ -6,10 +6,10 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <chrono>
 #include <optional>
 
 #include "bind/fast_call.h"
+#include "bind/run_plan.h"
 #include "cpu/dispatch.h"
 #include "cpu/float_mode.h"
 #include "cpu/measure_ceiling.h"
@@ -23,10 +23,6 @@ namespace {
 
 using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
-// Work (see Plan::work) from which on other Python threads may run meanwhile, and signals are looked at.
-constexpr double kReleaseWork = 2e4;
-constexpr auto kSignalInterval = std::chrono::milliseconds(20);
-
 template <class T>
 T* pointer(uint64_t address) {
   return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
@@ -39,58 +35,28 @@ std::vector<T*> pointers(const std::vector<uint64_t>& addresses) {
   return list;
 }
 
-// Looks for Ctrl-C every 20 ms, on the thread that called, while the interpreter's lock is released.
-class SignalWatch {
- public:
-  Interrupt interrupt() { return {poll, this}; }
-  bool raised() const { return raised_; }
-
- private:
-  static bool poll(void* context) {
-    SignalWatch& watch = *static_cast<SignalWatch*>(context);
-    if (watch.raised_) return true;
-    const auto now = std::chrono::steady_clock::now();
-    if (now < watch.next_) return false;
-    py::gil_scoped_acquire hold;
-    watch.raised_ = PyErr_CheckSignals() != 0;
-    watch.next_ = std::chrono::steady_clock::now() + kSignalInterval;
-    return watch.raised_;
-  }
-  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + kSignalInterval;
-  bool raised_ = false;
-};
-
-const Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
-
-// Call `f(interrupt)`, which returns false if it was interrupted. Long work runs without the interpreter's lock.
-template <class F>
-void run_interruptible(double work, F&& f) {
-  if (work < kReleaseWork) {
-    f(kNoInterrupt);
-    return;
-  }
-  SignalWatch watch;
-  bool finished = true;
-  {
-    py::gil_scoped_release release;
-    finished = f(watch.interrupt());
-  }
-  if (!finished && watch.raised()) throw py::error_already_set();
-}
-
 [[noreturn]] void throw_not_finite(const float* x, int64_t i, int64_t n) {
   const char* value = std::isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";
   throw py::value_error("observations must be finite, got " + std::string(value) + " at sample " +
                         std::to_string(i / n) + ", feature " + std::to_string(i % n));
 }
 
-// The quick way to a decision, or `fallback` itself for a network that is not small.
+// The quick way to a decision, or `fallback` itself for a network with very many outputs.
 py::object fast_act(const py::object& plan, const py::object& fallback) {
   const Plan& p = plan.cast<const Plan&>();
-  if (p.work(1) >= kReleaseWork || p.n_out() > kMaxActions) return fallback;
+  if (p.n_out() > kMaxActions) return fallback;
   PyObject* function = make_act(p, plan.ptr(), py::module_::import("numpy").attr("ndarray").ptr(), fallback.ptr());
   if (!function) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(function);
+}
+
+// The quick way for a batch, or None where tensors of that type cannot be exchanged without a call into Python.
+py::object fast_run(const py::object& plan, const py::object& tensor_type) {
+  const Plan& p = plan.cast<const Plan&>();
+  PyObject* function = make_run_tensor(p, plan.ptr(), tensor_type.ptr());
+  if (function) return py::reinterpret_steal<py::object>(function);
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return py::none();
 }
 
 template <class E>
@@ -157,10 +123,11 @@ void run_request(const Plan& plan, const Request& request) {
   // A tensor that stands for another one (fake, functional, known to be zero) has no numbers to read.
   require(request.observations && request.output, "observations must be a plain tensor with data of its own");
   int64_t bad = -1;
-  run_interruptible(plan.work(request.batch), [&](const Interrupt& interrupt) {
+  const bool finished = run_interruptible(plan.work(request.batch), [&](const Interrupt& interrupt) {
     bad = first_not_finite(request.observations, request.batch * plan.n_in());
     return bad >= 0 || plan.run(request, interrupt);
   });
+  if (!finished) throw py::error_already_set();
   if (bad >= 0) throw_not_finite(request.observations, bad, plan.n_in());
 }
 
@@ -223,13 +190,15 @@ void layer_over_time(uint64_t current, uint64_t membrane, uint64_t spikes, int64
           threshold,
           delayed,
           kNoInterrupt};
-  run_interruptible(static_cast<double>(steps) * static_cast<double>(width) / 4.0, [&](const Interrupt& interrupt) {
+  const double work = static_cast<double>(steps) * static_cast<double>(width) / 4.0;
+  const bool finished = run_interruptible(work, [&](const Interrupt& interrupt) {
     job.interrupt = interrupt;
     const StandardFloatMode standard;
     // On the calling thread alone: the loop moves two numbers per operation, so memory is the limit, not the core.
     return job.kernels.if_forward(job.current, job.membrane, job.spikes, job.steps, job.width, 0, job.width,
                                   job.threshold, job.delayed, job.interrupt);
   });
+  if (!finished) throw py::error_already_set();
 }
 
 py::typing::Dict<py::str, py::object> info() {
@@ -273,6 +242,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   m.def("fast_act", &fast_act, py::arg("plan"), py::arg("fallback"),
         "A function observation -> decision; anything but a plain float32 observation goes to `fallback`.");
+  m.def("fast_run", &fast_run, py::arg("plan"), py::arg("tensor_type"),
+        "A function observations -> output; None for anything but a plain float32 tensor. Or None.");
   m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),
         py::arg("width"), py::arg("threshold"), py::arg("order"), py::arg("isa") = py::none(),
         "One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.");

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Plan', 'cap_isa', 'fast_act', 'if_forward', 'info', 'measure_ceiling', 'num_threads', 'parallel_loops', 'set_num_threads', 'supported_isas']
+__all__: list[str] = ['Plan', 'cap_isa', 'fast_act', 'fast_run', 'if_forward', 'info', 'measure_ceiling', 'num_threads', 'parallel_loops', 'set_num_threads', 'supported_isas']
 class Plan:
     """
     A network made ready to run on this machine.
@@ -41,6 +41,10 @@ def cap_isa(name: str) -> None:
 def fast_act(plan: typing.Any, fallback: typing.Any) -> typing.Any:
     """
     A function observation -> decision; anything but a plain float32 observation goes to `fallback`.
+    """
+def fast_run(plan: typing.Any, tensor_type: typing.Any) -> typing.Any:
+    """
+    A function observations -> output; None for anything but a plain float32 tensor. Or None.
     """
 def if_forward(current: typing.SupportsInt | typing.SupportsIndex, membrane: typing.SupportsInt | typing.SupportsIndex, spikes: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, order: str, isa: str | None = None) -> None:
     """

@@ -21,6 +21,7 @@ from snnfast.spec import NetworkSpec, Order, check_count
 Backend = Literal["auto", "reference", "cpu", "cuda"]
 Record = Literal["spikes", "potentials"]
 Act = Callable[..., int]
+FastRun = Callable[[Tensor], Tensor | None]
 
 try:
     from snnfast import _core
@@ -60,6 +61,9 @@ class Executable(Protocol):
     def simulate(self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0) -> Simulation:
         """Output, spike counts, and records on request."""
 
+    def fast_run(self) -> FastRun | None:
+        """A quicker way to run a batch that answers ``None`` for all but plain tensors, or ``None``: there is none."""
+
     def act(self, general: Act) -> Act:
         """A quicker function for plain observations that leaves all others to ``general``, or that itself."""
 
@@ -84,6 +88,9 @@ class ReferenceExecutable:
             raise ValueError(f"observations must be finite, got {value} at sample {row}, feature {column}")
         with torch.no_grad():
             return reference.simulate(self._spec, observations, seed=seed, first_sample=first_sample, record=record)
+
+    def fast_run(self) -> FastRun | None:
+        return None
 
     def act(self, general: Act) -> Act:
         return general
@@ -147,6 +154,10 @@ class CpuExecutable:
             [] if potentials is None else [p.data_ptr() for p in potentials],
         )
         return Simulation(output, counts, input_counts, spikes, potentials)
+
+    def fast_run(self) -> FastRun | None:
+        run: FastRun | None = _core.fast_run(self.plan, Tensor)
+        return run
 
     def act(self, general: Act) -> Act:
         act: Act = _core.fast_act(self.plan, general)
