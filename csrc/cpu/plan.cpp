@@ -8,6 +8,10 @@
 #include <new>
 #include <thread>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "cpu/float_mode.h"
 #include "cpu/pack_slices.h"
 #include "cpu/thread_pool.h"
@@ -93,10 +97,16 @@ bool poll_job(void* context) {
 }  // namespace
 
 Plan::Floats Plan::floats(int64_t count) {
-  const size_t bytes =
-      static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(float)), 64));
-  float* data = static_cast<float*>(std::aligned_alloc(64, bytes));
+  // Large arrays are read all over: on large pages, where the system has them, addresses are translated without misses.
+  constexpr int64_t kPage = int64_t{1} << 21;
+  const int64_t wanted = std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(float));
+  const int64_t alignment = wanted >= kPage / 2 ? kPage : 64;
+  const auto bytes = static_cast<size_t>(round_up(wanted, alignment));
+  float* data = static_cast<float*>(std::aligned_alloc(static_cast<size_t>(alignment), bytes));
   if (!data) throw std::bad_alloc();
+#if defined(__linux__)
+  if (alignment == kPage) madvise(data, bytes, MADV_HUGEPAGE);
+#endif
   std::memset(data, 0, bytes);
   return Floats(data, std::free);
 }

@@ -11,6 +11,7 @@
 #include "cpu/features.h"
 #include "cpu/layer_scan.h"
 #include "cpu/layer_slices.h"
+#include "cpu/spike_ids.h"
 
 namespace snnfast {
 namespace {
@@ -31,9 +32,6 @@ struct SampleState {
 // Words in a row of spike bits, so that it can be read 64 bits at a time.
 constexpr int64_t kPanelsPerWord = 8 / static_cast<int64_t>(sizeof(PanelBits));
 int64_t bits_stride(int64_t panels) { return (panels + kPanelsPerWord - 1) / kPanelsPerWord * kPanelsPerWord; }
-
-// Ids that are written before it is looked at how many there are; a list has room for as many after its end.
-constexpr int64_t kAtOnce = 8;
 
 struct Sizes {
   int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
@@ -127,20 +125,6 @@ void encode_tile(const NetworkView& net, const Request& request, int64_t row, in
   if (counts) {
     for (int64_t i = 0; i < n; ++i) counts[s.events.ids[i]] += 1.0f;
   }
-}
-
-// Ids of the bits set in a word, ascending; returns how many. Eight are written at a time, whether or not there are
-// that many: how many there are is hard to predict, and a wrong guess costs more than a few stores.
-SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, uint32_t* ids) {
-  const int64_t count = __builtin_popcountll(word);
-  for (int64_t done = 0; done < count; done += kAtOnce) {
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kAtOnce; ++i) {
-      ids[done + i] = first + static_cast<uint32_t>(__builtin_ctzll(word | uint64_t{1} << 63));
-      word &= word - 1;
-    }
-  }
-  return count;
 }
 
 // A layer's spike bits become the next layer's events; counts, records and the first spike are taken on the way.
