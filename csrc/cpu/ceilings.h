@@ -6,6 +6,7 @@
 #include "core/neuron.h"
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
+#include "cpu/tiles.h"
 
 namespace snnfast {
 namespace {
@@ -100,6 +101,19 @@ double ceiling_loop(Ceiling what, const float* memory, int64_t floats, int64_t r
     case Ceiling::read:
       over_memory(memory, floats, rounds, [](Vec&, Vec b) { opaque(b); });
       return in_memory * sizeof(float);
+    case Ceiling::matrix: {
+      Tiles tiles;
+      alignas(64) int8_t zeros[kSliceBytes] = {};
+      tiles.template load<6>(zeros);
+      tiles.template load<7>(zeros);
+      for (int64_t r = 0; r < rounds; ++r) {
+        tiles.template multiply<0>();
+        tiles.template multiply<1>();
+        tiles.template multiply<2>();
+        tiles.template multiply<3>();
+      }
+      return static_cast<double>(rounds) * 4.0 * static_cast<double>(kSliceRows * kSliceBytes);
+    }
   }
   return 0.0;
 }

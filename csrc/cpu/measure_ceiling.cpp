@@ -24,6 +24,7 @@ const Name kNames[] = {
     {"step_latency", Ceiling::step_latency, false},
     {"add_memory", Ceiling::add_memory, true},
     {"read", Ceiling::read, true},
+    {"matrix", Ceiling::matrix, false},
 };
 
 constexpr double kSeconds = 2e-3;  // of one repeat, at least
@@ -44,6 +45,10 @@ const Name& find(const std::string& text) {
 double measure_ceiling(const std::string& name, int64_t bytes, const Kernels& kernels) {
   using Clock = std::chrono::steady_clock;
   const Name& wanted = find(name);
+  if (wanted.what == Ceiling::matrix && !kernels.matrix_unit) {
+    throw std::invalid_argument(std::string("name 'matrix' needs a matrix unit, which instruction set '") +
+                                kernels.isa + "' does not have");
+  }
   std::vector<float> memory;
   float* start = nullptr;
   int64_t floats = 0;

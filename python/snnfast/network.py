@@ -224,8 +224,7 @@ class SpikingNetwork:
         Raises:
             TypeError, ValueError: if the observations are of the wrong kind, dtype, shape or device, or not finite.
         """
-        # The common case first, in the fewest steps: a plain tensor with all arguments at their defaults. A network that
-        # draws random numbers takes its seed the general way.
+        # The common case first, in the fewest steps: a plain tensor, random numbers (if any) from the default seed.
         if self._fast_run is not None and seed == 0 and type(seed) is int:
             output = self._fast_run(observations)  # type: ignore[arg-type]  # it looks for itself
             if output is not None:

@@ -10,6 +10,7 @@ Every method has a ceiling that no better code of the same method passes:
   included. The neuron steps themselves count nothing. Beside it stands the share of what the same additions would take
   if each fetched its weight from the cache that holds the whole layer; using a weight many times while it is near
   passes that.
+* slices: for every layer the cheaper of that and the products of its matrix of bytes, padding included.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import Any
 from snnfast import backends
 
 #: floats in a vector
-LANES = {"avx512": 16, "avx2": 8, "baseline": 4}
+LANES = {"amx": 16, "avx512": 16, "avx2": 8, "baseline": 4}
+#: Of random weights under the fast contract, which have 24 bits.
+_SLICES = 3
 #: Used where the system does not tell: bytes of a core's first, second and third cache.
 _USUAL_CACHES = (32 << 10, 1 << 20, 16 << 20)
 
@@ -88,6 +91,10 @@ class Ceilings:
             self._rates[key] = backends.measure_ceiling(name, bytes=bytes, isa=self.isa)
         return self._rates[key]
 
+    def matrix(self) -> float:
+        """Products of bytes per second."""
+        return self.rate("matrix")
+
     def level(self, bytes: int) -> str:
         """The cache that this much memory lies in while it is read over and over."""
         return next((f"L{i}" for i, size in enumerate(self.caches, 1) if bytes <= size), "DRAM")
@@ -102,6 +109,7 @@ class Ceilings:
             "multiply + add/s": self.rate("mul_add"),
             "neuron steps/s": self.rate("step"),
             "steps of one neuron/s": self.rate("step_latency"),
+            **({"products of bytes/s": self.matrix()} if self.isa == "amx" else {}),
             **{f"adds/s from {level}": self.rate("add_memory", size) for level, size in sizes.items()},
             **{f"bytes/s from {level}": self.rate("read", size) for level, size in sizes.items()},
         }
@@ -122,6 +130,7 @@ class Ceilings:
             seconds: that the run took at its best, on one thread: its time on the processor, where others use it too.
         """
         in_place, place = None, ""
+        terms: list[tuple[float, float]]
         if method == "tables" and batch == 1:
             terms = [(float(timesteps), self.rate("step_latency"))]
             name = "latency of the neuron step"
@@ -137,6 +146,16 @@ class Ceilings:
             name = "additions of spikes' weights"
             fetched = sum(n / self.rate("add_memory", bytes) for n, bytes in zip(adds, weights, strict=True))
             in_place, place = fetched / seconds, ", ".join(map(self.level, weights))
+        elif method == "slices":
+            rows = self.rate("add_memory", self.caches[0] // 2)
+            terms, took = [], []
+            for count, (n_in, n_out) in zip(spikes, itertools.pairwise(sizes[1:]), strict=True):
+                additions = (float(count * self.padded(n_out)), rows)
+                products = (_SLICES * timesteps * batch * -(-n_in // 64) * 64.0 * -(-n_out // 16) * 16, self.matrix())
+                by_events = additions[0] / additions[1] < products[0] / products[1]
+                terms.append(additions if by_events else products)
+                took.append("additions of spikes' weights" if by_events else "products of bytes")
+            name = ", ".join(f"layer {i}: {what}" for i, what in enumerate(took, 2))
         else:
             return None
         least = sum(needed / rate for needed, rate in terms)
