@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// One layer over a tile of steps: event-driven sums, then the neuron step at once, with the neurons' state in registers
+// all the while. A block keeps one panel of the weights in shared memory and takes samples through all steps; a group
+// of threads holds the panel's neurons of one sample, four a thread.
+//
+// Exact: adding the weight rows of the inputs that spiked, ascending, to a sum that starts at +0 gives the bits of the
+// whole chain of products, because x + 0 is x. That is also why lists may be filled up with an input of weight 0.
+#include "cuda/rule.h"
+
+namespace snnfast::cuda {
+namespace {
+
+constexpr int kMaxWarps = 24;
+
+enum class Source { constant, shared, global };  // of the current: given; or events, with the weights' place
+
+// Everything one thread knows of its four neurons.
+struct Neurons {
+  float mem[4], syn[4], total[4], count[4];
+};
+
+__device__ __forceinline__ void add(float (&h)[4], const float4& w) {
+  h[0] = h[0] + w.x;
+  h[1] = h[1] + w.y;
+  h[2] = h[2] + w.z;
+  h[3] = h[3] + w.w;
+}
+
+__device__ __forceinline__ void set(float (&h)[4], const float4& w) {
+  h[0] = w.x;
+  h[1] = w.y;
+  h[2] = w.z;
+  h[3] = w.w;
+}
+
+// The words of spikes of a panel, from each thread's four. Threads that get one to write return true.
+template <int Lanes>
+__device__ __forceinline__ bool gather_spikes(const bool (&spike)[4], int lane, uint32_t& word) {
+  uint32_t ballot[4];
+#pragma unroll
+  for (int e = 0; e < 4; ++e) ballot[e] = __ballot_sync(kWholeWarp, spike[e]);
+  if constexpr (Lanes == 32) {  // ballot e holds outputs 32 e .. 32 e + 31
+    word = lane == 0 ? ballot[0] : lane == 1 ? ballot[1] : lane == 2 ? ballot[2] : ballot[3];
+    return lane < 4;
+  } else {  // byte g of ballot e holds outputs 8 e .. 8 e + 7 of the sample of group g
+    const int shift = lane / 8 * 8;
+    word = 0;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) word |= (ballot[e] >> shift & 0xffu) << (8 * e);
+    return lane % 8 == 0;
+  }
+}
+
+template <int Lanes, Source source>
+__global__ void __launch_bounds__(kMaxWarps * 32) layer_kernel(const Layer a) {
+  constexpr int kGroups = 32 / Lanes, kWidth = 4 * Lanes;
+  const int lane = static_cast<int>(threadIdx.x) % 32, in_group = lane % Lanes, group = lane / Lanes;
+  const int64_t panel = blockIdx.y, first_item = blockIdx.x * a.items;
+  const int64_t all_items = (a.rows + kGroups - 1) / kGroups;
+  const int64_t end_item = first_item + a.items < all_items ? first_item + a.items : all_items;
+  const float4* weights =
+      reinterpret_cast<const float4*>(a.weights + (source == Source::constant ? 0 : panel * (a.n_in + 1) * kWidth));
+  if constexpr (source == Source::shared) {
+    float4* const copy = dynamic_shared<float4>();
+    for (int i = static_cast<int>(threadIdx.x); i < (a.n_in + 1) * Lanes; i += static_cast<int>(blockDim.x)) {
+      copy[i] = weights[i];
+    }
+    __syncthreads();
+    weights = copy;
+  }
+  const NeuronConstants<float> constants{a.constants.alpha, a.constants.beta, a.constants.threshold};
+  float bias[4];
+  set(bias, *reinterpret_cast<const float4*>(a.bias + panel * kWidth + in_group * 4));
+  const bool first_tile = a.t0 == 0, counting = a.counts || a.spike_output;
+
+  for (int64_t item = first_item + static_cast<int>(threadIdx.x) / 32; item < end_item; item += a.warps) {
+    // A warp may have more groups than there are samples left: the others keep step with it and write nothing.
+    const bool real = item * kGroups + group < a.rows;
+    const int64_t row = real ? item * kGroups + group : a.rows - 1;
+    const int64_t sample = a.first_row + row, state = row * a.padded + panel * kWidth + in_group * 4;
+    const int64_t neuron = panel * kWidth + in_group;  // and the three at distances of Lanes
+    Neurons s;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      const int64_t o = neuron + e * Lanes;
+      s.mem[e] = first_tile ? (o < a.n_out ? a.initial : 0.0f) : a.mem[state + e];
+      s.syn[e] = first_tile ? 0.0f : a.syn[state + e];
+      s.total[e] = first_tile || !a.total ? 0.0f : a.total[state + e];
+      s.count[e] = 0.0f;
+      if (!first_tile && counting && o < a.n_out) {
+        s.count[e] = (a.counts ? a.counts : a.spike_output)[sample * a.n_out + o];
+      }
+    }
+    float given[4] = {};
+    const int32_t* sizes = nullptr;
+    const uint2* ids = nullptr;
+    int32_t size = 0;
+    uint2 four{};
+    if constexpr (source == Source::constant) {
+      set(given, *reinterpret_cast<const float4*>(a.current + state));
+    } else {
+      sizes = a.lists.sizes + row * a.steps;
+      ids = reinterpret_cast<const uint2*>(a.lists.ids + row * a.steps * a.lists.capacity);
+      size = sizes[0];
+      if (size > 0) four = ids[0];
+    }
+
+    for (int64_t t = 0; t < a.steps; ++t) {
+      float h[4] = {};
+      if constexpr (source == Source::constant) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) h[e] = given[e];
+      } else {
+        // What the next step begins with is fetched now, so that nobody waits for it then.
+        const uint2* const next_ids = ids + a.lists.capacity / 4;
+        int32_t next_size = 0;
+        uint2 next_four{};
+        if (t + 1 < a.steps) next_size = sizes[t + 1];
+        for (int32_t i = 0; i < size; i += 4) {
+          const uint2 now = four;
+          if (i + 4 < size) four = ids[i / 4 + 1];
+          const float4 w0 = weights[static_cast<int32_t>(now.x & 0xffffu) * Lanes + in_group];
+          const float4 w1 = weights[static_cast<int32_t>(now.x >> 16) * Lanes + in_group];
+          const float4 w2 = weights[static_cast<int32_t>(now.y & 0xffffu) * Lanes + in_group];
+          const float4 w3 = weights[static_cast<int32_t>(now.y >> 16) * Lanes + in_group];
+          add(h, w0);
+          add(h, w1);
+          add(h, w2);
+          add(h, w3);
+        }
+        if (next_size > 0) next_four = next_ids[0];
+        ids = next_ids;
+        size = next_size;
+        four = next_four;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) h[e] = h[e] + bias[e];
+      }
+
+      bool spike[4] = {};
+      with_rule(a.rule, [&](auto rule) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const bool fired = rule.step(s.mem[e], s.syn[e], h[e], constants);
+          if constexpr (rule.fires) spike[e] = fired;
+        }
+      });
+      if (a.rule.fires) {
+        uint32_t word = 0;
+        const bool writes = gather_spikes<Lanes>(spike, lane, word);
+        if (writes && real) {
+          a.bits.words[(row * a.steps + t) * a.bits.stride + panel * (kWidth / 32) + (Lanes == 32 ? lane : 0)] = word;
+        }
+      }
+      if (counting) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) s.count[e] += spike[e] ? 1.0f : 0.0f;
+      }
+      if (a.total) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) s.total[e] = s.total[e] + s.mem[e];
+      }
+      if (real && (a.spikes || a.potentials)) {
+        const int64_t record = ((a.t0 + t) * a.batch + sample) * a.n_out;
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const int64_t o = neuron + e * Lanes;
+          if (o >= a.n_out) continue;
+          if (a.spikes) a.spikes[record + o] = spike[e] ? 1.0f : 0.0f;
+          if (a.potentials) a.potentials[record + o] = s.mem[e];
+        }
+      }
+    }
+
+    if (!real) continue;
+#pragma unroll
+    for (int e = 0; e < 4; ++e) {
+      a.mem[state + e] = s.mem[e];
+      a.syn[state + e] = s.syn[e];
+      if (a.total) a.total[state + e] = s.total[e];
+      const int64_t o = neuron + e * Lanes, at = sample * a.n_out + o;
+      if (o >= a.n_out) continue;
+      if (a.counts) a.counts[at] = s.count[e];
+      if (a.spike_output) a.spike_output[at] = s.count[e];
+      // Written by every tile; the last one's stays.
+      if (a.output) a.output[at] = a.total ? s.total[e] / static_cast<float>(a.timesteps) : s.mem[e];
+    }
+  }
+}
+
+template <int Lanes, Source source>
+void launch_layer(const Layer& a, void* stream) {
+  constexpr int kGroups = 32 / Lanes;
+  const int64_t all_items = (a.rows + kGroups - 1) / kGroups;
+  const Grid grid{(all_items + a.items - 1) / a.items, a.padded / (4 * Lanes)};
+  const size_t shared = source == Source::shared ? static_cast<size_t>(layer_shared_bytes(a.n_in, Lanes)) : 0;
+  launch("layer", layer_kernel<Lanes, source>, grid, a.warps * 32, shared, stream, a);
+}
+
+}  // namespace
+
+int64_t layer_shared_bytes(int64_t n_in, int64_t lanes) { return (n_in + 1) * 4 * lanes * 4; }
+
+void layer(const Layer& a, void* stream) {
+  if (a.current) {
+    a.lanes == kWideLanes ? launch_layer<kWideLanes, Source::constant>(a, stream)
+                          : launch_layer<kNarrowLanes, Source::constant>(a, stream);
+  } else if (a.weights_in_shared) {
+    a.lanes == kWideLanes ? launch_layer<kWideLanes, Source::shared>(a, stream)
+                          : launch_layer<kNarrowLanes, Source::shared>(a, stream);
+  } else {
+    launch_layer<kNarrowLanes, Source::global>(a, stream);
+  }
+}
+
+}  // namespace snnfast::cuda
