@@ -33,27 +33,105 @@ __device__ __forceinline__ void set(float (&h)[4], const float4& w) {
   h[3] = w.w;
 }
 
-// The words of spikes of a panel, from each thread's four. Threads that get one to write return true.
+// The words of spikes of a panel, from each thread's four.
 template <int Lanes>
-__device__ __forceinline__ bool gather_spikes(const bool (&spike)[4], int lane, uint32_t& word) {
+__device__ __forceinline__ void gather_spikes(const bool (&spike)[4], int lane, uint32_t& word) {
   uint32_t ballot[4];
 #pragma unroll
   for (int e = 0; e < 4; ++e) ballot[e] = __ballot_sync(kWholeWarp, spike[e]);
   if constexpr (Lanes == 32) {  // ballot e holds outputs 32 e .. 32 e + 31
     word = lane == 0 ? ballot[0] : lane == 1 ? ballot[1] : lane == 2 ? ballot[2] : ballot[3];
-    return lane < 4;
   } else {  // byte g of ballot e holds outputs 8 e .. 8 e + 7 of the sample of group g
     const int shift = lane / 8 * 8;
     word = 0;
 #pragma unroll
     for (int e = 0; e < 4; ++e) word |= (ballot[e] >> shift & 0xffu) << (8 * e);
-    return lane % 8 == 0;
   }
 }
 
-template <int Lanes, Source source>
-__global__ void __launch_bounds__(kMaxWarps * 32) layer_kernel(const Layer a) {
+// The events of one sample, a chunk of the list at a time: each thread of the group fetches four ids and gives them to
+// the others. What the next step begins with is fetched a step ahead, its length two, so that nobody waits for memory.
+template <int Lanes>
+class EventReader {
+ public:
+  __device__ __forceinline__ EventReader(const Layer& a, int64_t row, int in_group)
+      : ids_(reinterpret_cast<const uint2*>(a.lists.ids + row * a.steps * a.lists.capacity)),
+        sizes_(a.lists.sizes + row * a.steps),
+        stride_(a.lists.capacity / 4),
+        in_group_(in_group),
+        filler_(static_cast<uint32_t>(a.lists.filler) * 0x10001u),
+        left_(a.steps),
+        size_(sizes_[0]),
+        next_size_(a.steps > 1 ? sizes_[1] : 0),
+        chunk_(fetch(ids_, 0, size_)) {}
+
+  // Adds the weights of one step's events to h and goes on to the next step. The groups of a warp keep step: those
+  // with fewer events add zeros meanwhile.
+  __device__ __forceinline__ void add_step(const float4* weights, float (&h)[4]) {
+    const uint2* const next_ids = ids_ + stride_;
+    const int32_t after_next = left_ > 2 ? sizes_[2] : 0;
+    const uint2 next_chunk = fetch(next_ids, 0, next_size_);
+    const int32_t quads = longest(size_) / 4;
+    for (int32_t begin = 0; begin < quads; begin += Lanes) {
+      const uint2 now = chunk_;
+      if (begin + Lanes < quads) chunk_ = fetch(ids_, begin + Lanes, size_);
+      const int32_t count = quads - begin < Lanes ? quads - begin : Lanes;
+#pragma unroll 2
+      for (int32_t i = 0; i < count; ++i) {
+        const uint32_t x = __shfl_sync(kWholeWarp, now.x, i, Lanes), y = __shfl_sync(kWholeWarp, now.y, i, Lanes);
+        const float4 w0 = weights[static_cast<int32_t>(x & 0xffffu) * Lanes + in_group_];
+        const float4 w1 = weights[static_cast<int32_t>(x >> 16) * Lanes + in_group_];
+        const float4 w2 = weights[static_cast<int32_t>(y & 0xffffu) * Lanes + in_group_];
+        const float4 w3 = weights[static_cast<int32_t>(y >> 16) * Lanes + in_group_];
+        add(h, w0);
+        add(h, w1);
+        add(h, w2);
+        add(h, w3);
+      }
+    }
+    ids_ = next_ids;
+    ++sizes_;
+    --left_;
+    size_ = next_size_;
+    next_size_ = after_next;
+    chunk_ = next_chunk;
+  }
+
+ private:
+  __device__ __forceinline__ uint2 fetch(const uint2* list, int32_t begin, int32_t size) const {
+    uint2 ids;
+    ids.x = ids.y = filler_;
+    if ((begin + in_group_) * 4 < size) ids = list[begin + in_group_];
+    return ids;
+  }
+
+  // Of the groups of the warp.
+  static __device__ __forceinline__ int32_t longest(int32_t size) {
+#pragma unroll
+    for (int distance = Lanes; distance < 32; distance *= 2) {
+      const int32_t other = __shfl_xor_sync(kWholeWarp, size, distance, 32);
+      size = other > size ? other : size;
+    }
+    return size;
+  }
+
+  const uint2* ids_;
+  const int32_t* sizes_;
+  int32_t stride_, in_group_;
+  uint32_t filler_;
+  int64_t left_;
+  int32_t size_, next_size_;
+  uint2 chunk_;
+};
+
+// General: any rule, counts, records. The others are what convert() makes, with nothing recorded: immediate order, no
+// decay, reset by subtraction in a hidden layer, none in a last one.
+enum class Mode { general, hidden, last };
+
+template <int Lanes, Source source, Mode mode>
+__global__ void __launch_bounds__(kMaxWarps * 32) layer_kernel(const __grid_constant__ Layer a) {
   constexpr int kGroups = 32 / Lanes, kWidth = 4 * Lanes;
+  constexpr bool kGeneral = mode == Mode::general;
   const int lane = static_cast<int>(threadIdx.x) % 32, in_group = lane % Lanes, group = lane / Lanes;
   const int64_t panel = blockIdx.y, first_item = blockIdx.x * a.items;
   const int64_t all_items = (a.rows + kGroups - 1) / kGroups;
@@ -71,7 +149,9 @@ __global__ void __launch_bounds__(kMaxWarps * 32) layer_kernel(const Layer a) {
   const NeuronConstants<float> constants{a.constants.alpha, a.constants.beta, a.constants.threshold};
   float bias[4];
   set(bias, *reinterpret_cast<const float4*>(a.bias + panel * kWidth + in_group * 4));
-  const bool first_tile = a.t0 == 0, counting = a.counts || a.spike_output;
+  const bool first_tile = a.t0 == 0;
+  const bool counting = kGeneral && (a.counts || a.spike_output), summing = kGeneral && a.total;
+  const bool fires = kGeneral ? a.rule.fires : mode == Mode::hidden;
 
   for (int64_t item = first_item + static_cast<int>(threadIdx.x) / 32; item < end_item; item += a.warps) {
     // A warp may have more groups than there are samples left: the others keep step with it and write nothing.
@@ -85,25 +165,26 @@ __global__ void __launch_bounds__(kMaxWarps * 32) layer_kernel(const Layer a) {
       const int64_t o = neuron + e * Lanes;
       s.mem[e] = first_tile ? (o < a.n_out ? a.initial : 0.0f) : a.mem[state + e];
       s.syn[e] = first_tile ? 0.0f : a.syn[state + e];
-      s.total[e] = first_tile || !a.total ? 0.0f : a.total[state + e];
+      s.total[e] = first_tile || !summing ? 0.0f : a.total[state + e];
       s.count[e] = 0.0f;
       if (!first_tile && counting && o < a.n_out) {
         s.count[e] = (a.counts ? a.counts : a.spike_output)[sample * a.n_out + o];
       }
     }
+    // Where this thread writes a word of spikes, if it does.
+    const bool writes = real && (Lanes == 32 ? lane < 4 : in_group == 0);
+    uint32_t* word_at =
+        a.bits.words + row * a.steps * a.bits.stride + panel * (kWidth / 32) + (Lanes == 32 ? lane : 0);
     float given[4] = {};
-    const int32_t* sizes = nullptr;
-    const uint2* ids = nullptr;
-    int32_t size = 0;
-    uint2 four{};
-    if constexpr (source == Source::constant) {
-      set(given, *reinterpret_cast<const float4*>(a.current + state));
-    } else {
-      sizes = a.lists.sizes + row * a.steps;
-      ids = reinterpret_cast<const uint2*>(a.lists.ids + row * a.steps * a.lists.capacity);
-      size = sizes[0];
-      if (size > 0) four = ids[0];
-    }
+    if constexpr (source == Source::constant) set(given, *reinterpret_cast<const float4*>(a.current + state));
+    const auto reader = [&] {
+      if constexpr (source == Source::constant) {
+        return 0;
+      } else {
+        return EventReader<Lanes>(a, row, in_group);
+      }
+    };
+    auto events = reader();
 
     for (int64_t t = 0; t < a.steps; ++t) {
       float h[4] = {};
@@ -111,62 +192,48 @@ __global__ void __launch_bounds__(kMaxWarps * 32) layer_kernel(const Layer a) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) h[e] = given[e];
       } else {
-        // What the next step begins with is fetched now, so that nobody waits for it then.
-        const uint2* const next_ids = ids + a.lists.capacity / 4;
-        int32_t next_size = 0;
-        uint2 next_four{};
-        if (t + 1 < a.steps) next_size = sizes[t + 1];
-        for (int32_t i = 0; i < size; i += 4) {
-          const uint2 now = four;
-          if (i + 4 < size) four = ids[i / 4 + 1];
-          const float4 w0 = weights[static_cast<int32_t>(now.x & 0xffffu) * Lanes + in_group];
-          const float4 w1 = weights[static_cast<int32_t>(now.x >> 16) * Lanes + in_group];
-          const float4 w2 = weights[static_cast<int32_t>(now.y & 0xffffu) * Lanes + in_group];
-          const float4 w3 = weights[static_cast<int32_t>(now.y >> 16) * Lanes + in_group];
-          add(h, w0);
-          add(h, w1);
-          add(h, w2);
-          add(h, w3);
-        }
-        if (next_size > 0) next_four = next_ids[0];
-        ids = next_ids;
-        size = next_size;
-        four = next_four;
+        events.add_step(weights, h);
 #pragma unroll
         for (int e = 0; e < 4; ++e) h[e] = h[e] + bias[e];
       }
 
       bool spike[4] = {};
-      with_rule(a.rule, [&](auto rule) {
+      const auto step = [&](auto rule) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
           const bool fired = rule.step(s.mem[e], s.syn[e], h[e], constants);
           if constexpr (rule.fires) spike[e] = fired;
         }
-      });
-      if (a.rule.fires) {
+      };
+      if constexpr (kGeneral) {
+        with_rule(a.rule, step);
+      } else {
+        step(NeuronRule<false, mode == Mode::hidden ? Reset::subtraction : Reset::none, false, false>{});
+      }
+      if (fires) {
         uint32_t word = 0;
-        const bool writes = gather_spikes<Lanes>(spike, lane, word);
-        if (writes && real) {
-          a.bits.words[(row * a.steps + t) * a.bits.stride + panel * (kWidth / 32) + (Lanes == 32 ? lane : 0)] = word;
+        gather_spikes<Lanes>(spike, lane, word);
+        if (writes) *word_at = word;
+        word_at += a.bits.stride;
+      }
+      if constexpr (kGeneral) {
+        if (counting) {
+#pragma unroll
+          for (int e = 0; e < 4; ++e) s.count[e] += spike[e] ? 1.0f : 0.0f;
         }
-      }
-      if (counting) {
+        if (summing) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) s.count[e] += spike[e] ? 1.0f : 0.0f;
-      }
-      if (a.total) {
+          for (int e = 0; e < 4; ++e) s.total[e] = s.total[e] + s.mem[e];
+        }
+        if (real && (a.spikes || a.potentials)) {
+          const int64_t record = ((a.t0 + t) * a.batch + sample) * a.n_out;
 #pragma unroll
-        for (int e = 0; e < 4; ++e) s.total[e] = s.total[e] + s.mem[e];
-      }
-      if (real && (a.spikes || a.potentials)) {
-        const int64_t record = ((a.t0 + t) * a.batch + sample) * a.n_out;
-#pragma unroll
-        for (int e = 0; e < 4; ++e) {
-          const int64_t o = neuron + e * Lanes;
-          if (o >= a.n_out) continue;
-          if (a.spikes) a.spikes[record + o] = spike[e] ? 1.0f : 0.0f;
-          if (a.potentials) a.potentials[record + o] = s.mem[e];
+          for (int e = 0; e < 4; ++e) {
+            const int64_t o = neuron + e * Lanes;
+            if (o >= a.n_out) continue;
+            if (a.spikes) a.spikes[record + o] = spike[e] ? 1.0f : 0.0f;
+            if (a.potentials) a.potentials[record + o] = s.mem[e];
+          }
         }
       }
     }
@@ -176,24 +243,37 @@ __global__ void __launch_bounds__(kMaxWarps * 32) layer_kernel(const Layer a) {
     for (int e = 0; e < 4; ++e) {
       a.mem[state + e] = s.mem[e];
       a.syn[state + e] = s.syn[e];
-      if (a.total) a.total[state + e] = s.total[e];
+      if (summing) a.total[state + e] = s.total[e];
       const int64_t o = neuron + e * Lanes, at = sample * a.n_out + o;
       if (o >= a.n_out) continue;
-      if (a.counts) a.counts[at] = s.count[e];
-      if (a.spike_output) a.spike_output[at] = s.count[e];
+      if (kGeneral && a.counts) a.counts[at] = s.count[e];
+      if (kGeneral && a.spike_output) a.spike_output[at] = s.count[e];
       // Written by every tile; the last one's stays.
-      if (a.output) a.output[at] = a.total ? s.total[e] / static_cast<float>(a.timesteps) : s.mem[e];
+      if (a.output) a.output[at] = summing ? s.total[e] / static_cast<float>(a.timesteps) : s.mem[e];
     }
   }
 }
 
-template <int Lanes, Source source>
-void launch_layer(const Layer& a, void* stream) {
+template <int Lanes, Source source, Mode mode>
+void launch_mode(const Layer& a, void* stream) {
   constexpr int kGroups = 32 / Lanes;
   const int64_t all_items = (a.rows + kGroups - 1) / kGroups;
   const Grid grid{(all_items + a.items - 1) / a.items, a.padded / (4 * Lanes)};
   const size_t shared = source == Source::shared ? static_cast<size_t>(layer_shared_bytes(a.n_in, Lanes)) : 0;
-  launch("layer", layer_kernel<Lanes, source>, grid, a.warps * 32, shared, stream, a);
+  launch("layer", layer_kernel<Lanes, source, mode>, grid, a.warps * 32, shared, stream, a);
+}
+
+template <int Lanes, Source source>
+void launch_layer(const Layer& a, void* stream) {
+  const RuleCode& rule = a.rule;
+  if (rule.delayed || rule.has_alpha || rule.has_beta || (rule.fires && rule.reset_to_zero) || a.counts || a.total ||
+      a.spike_output || a.spikes || a.potentials) {
+    launch_mode<Lanes, source, Mode::general>(a, stream);
+  } else if (rule.fires) {
+    launch_mode<Lanes, source, Mode::hidden>(a, stream);
+  } else {
+    launch_mode<Lanes, source, Mode::last>(a, stream);
+  }
 }
 
 }  // namespace

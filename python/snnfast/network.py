@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from snnfast import backends, checkpoint
+from snnfast import backends, checkpoint, ops
 from snnfast.backends import Record
 from snnfast.reference import Simulation
 from snnfast.spec import (
@@ -134,6 +134,7 @@ class SpikingNetwork:
         self.conversion: dict[str, Any] = dict(conversion or {})
         self._executable = backends.compile_network(spec, self._backend)
         self._run = self._executable.run
+        self._number = ops.register(self)
         self._on_cpu = self._executable.device.type == "cpu"
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
@@ -235,6 +236,8 @@ class SpikingNetwork:
         Raises:
             TypeError, ValueError: if the observations are of the wrong kind, dtype, shape or device, or not finite.
         """
+        if torch.compiler.is_compiling() and isinstance(observations, Tensor):
+            return self._as_operator(observations, seed, original_units)
         # The common case first, in the fewest look-ups: a batch that needs no conversion.
         if (
             type(observations) is Tensor
@@ -247,9 +250,12 @@ class SpikingNetwork:
             and not observations.requires_grad
             and not observations.is_neg()
             and observations.layout is torch.strided
+            and not ops.is_mapped(observations)
         ):
             output = self._run(observations, 0 if type(seed) is int and seed == 0 else check_seed(seed))
             return output * self.output_scale if original_units else output
+        if isinstance(observations, Tensor) and ops.is_mapped(observations):
+            return self._as_operator(observations, seed, original_units)
         batch = _as_observations(observations, self._n_in, self.device)
         output = self._run(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed))
         if original_units:
@@ -257,6 +263,16 @@ class SpikingNetwork:
         if batch.ndim == 1:
             output = output[0]
         return output.cpu().numpy() if isinstance(observations, np.ndarray) else output
+
+    def _as_operator(self, observations: Tensor, seed: int, original_units: bool) -> Tensor:
+        """The call as one operator of torch, for torch.compile, torch.export and torch.vmap."""
+        output = ops.run(observations, self._number, self._spec.n_out, seed)
+        return output * self.output_scale if original_units else output
+
+    def _run_checked(self, observations: Tensor, seed: int) -> Tensor:
+        """What the operator runs: a batch (B, n_in) of any strides."""
+        batch = _as_observations(observations.detach(), self._n_in, self.device)
+        return self._run(batch, check_seed(seed))
 
     def simulate(
         self,

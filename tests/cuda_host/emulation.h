@@ -52,17 +52,27 @@ inline uint32_t __ballot_sync(unsigned, bool predicate) {
   return bits;
 }
 
-inline int32_t __shfl_sync(unsigned, int32_t value, int source, int width) {
+template <class T>
+T __shfl_sync(unsigned, T value, int source, int width) {
   const uint32_t* values = emulation::exchange(static_cast<uint32_t>(value));
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  return static_cast<int32_t>(values[lane / width * width + source % width]);
+  return static_cast<T>(values[lane / width * width + source % width]);
 }
 
-inline int32_t __shfl_up_sync(unsigned, int32_t value, unsigned distance, int width) {
+template <class T>
+T __shfl_up_sync(unsigned, T value, unsigned distance, int width) {
   const uint32_t* values = emulation::exchange(static_cast<uint32_t>(value));
   const int lane = static_cast<int>(threadIdx.x) % 32, from = lane - static_cast<int>(distance);
-  return static_cast<int32_t>(values[from < lane / width * width ? lane : from]);
+  return static_cast<T>(values[from < lane / width * width ? lane : from]);
 }
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask, int) {
+  const uint32_t* values = emulation::exchange(static_cast<uint32_t>(value));
+  return static_cast<T>(values[static_cast<int>(threadIdx.x) % 32 ^ mask]);
+}
+
+inline void __syncwarp() { emulation::exchange(0); }
 
 inline int __popc(uint32_t x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
