@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off
 BUILD_FILES := pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc python -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-full lint format bench clean
+.PHONY: demo test test-full lint format bench gpu-check clean
 
 # Train a policy, convert it, compare: everything lands in runs/demo. Interrupted, it goes on where it was.
 demo: $(VENV)/.installed
@@ -37,6 +37,10 @@ format: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed
 	$(BIN)/snnfast bench network --json benchmarks/results/network.json
+
+# On a machine with an NVIDIA device; installs and downloads nothing, so PYTHON must have what docs/cuda.md names.
+gpu-check:
+	$(PYTHON) tests/gpu/check.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -31,12 +31,10 @@ std::unique_ptr<cuda::Plan> make_plan(const std::vector<FloatArray>& weights,
                                       const std::vector<std::optional<FloatArray>>& biases, double alpha, double beta,
                                       double threshold, double initial_membrane, const std::string& reset,
                                       const std::string& order, int64_t timesteps, const std::string& encoding,
-                                      const std::string& decoding, bool split_inputs, bool bias_input,
-                                      int device) {
-  return std::make_unique<cuda::Plan>(
-      make_spec(weights, biases, alpha, beta, threshold, initial_membrane, reset, order, timesteps, encoding, decoding,
-                split_inputs, bias_input),
-      cuda::limits(device));
+                                      const std::string& decoding, bool split_inputs, bool bias_input, int device) {
+  return std::make_unique<cuda::Plan>(make_spec(weights, biases, alpha, beta, threshold, initial_membrane, reset, order,
+                                                timesteps, encoding, decoding, split_inputs, bias_input),
+                                      cuda::limits(device));
 }
 
 // The packed weights, as a view that keeps the plan alive.

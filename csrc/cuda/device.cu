@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cuda/device.h"
-
 #include "cuda/platform.h"
 
 namespace snnfast::cuda {
@@ -27,8 +26,7 @@ Versions versions() {
 }
 
 Device limits(int index) {
-  return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index),
-          attribute(cudaDevAttrMultiProcessorCount, index)};
+  return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index), attribute(cudaDevAttrMultiProcessorCount, index)};
 }
 
 CurrentDevice::CurrentDevice(int index) {

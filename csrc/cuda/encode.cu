@@ -25,10 +25,12 @@ __global__ void __launch_bounds__(kThreads) encode_kernel(Encode a) {
     const int64_t now = a.t0 + t;
     bool spike;
     if (a.poisson) {
-      const PhiloxBlock random =
-          random_bits(a.seed, sample, static_cast<uint32_t>(now), static_cast<uint32_t>(j) / 4);
+      const PhiloxBlock random = random_bits(a.seed, sample, static_cast<uint32_t>(now), static_cast<uint32_t>(j) / 4);
       const int i = j % 4;
-      const uint32_t bits = i == 0 ? random.word[0] : i == 1 ? random.word[1] : i == 2 ? random.word[2] : random.word[3];
+      const uint32_t bits = i == 0   ? random.word[0]
+                            : i == 1 ? random.word[1]
+                            : i == 2 ? random.word[2]
+                                     : random.word[3];
       spike = poisson_spike(x, bits);
     } else {
       spike = equidistant_spike(x, static_cast<float>(now), n);
@@ -45,7 +47,8 @@ __global__ void __launch_bounds__(kThreads) encode_kernel(Encode a) {
 }  // namespace
 
 void encode(const Encode& a, void* stream) {
-  launch("encode", encode_kernel, {blocks_for(a.inputs.rows * a.bits.stride, kThreads / 32), 1}, kThreads, 0, stream, a);
+  launch("encode", encode_kernel, {blocks_for(a.inputs.rows * a.bits.stride, kThreads / 32), 1}, kThreads, 0, stream,
+         a);
 }
 
 }  // namespace snnfast::cuda

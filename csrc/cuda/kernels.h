@@ -48,10 +48,10 @@ struct Bits {
 
 // The same as lists of ids, ascending, filled up to a multiple of 4 with an id whose weights are zeros.
 struct Lists {
-  uint16_t* ids;      // (rows, steps, capacity)
-  int32_t* sizes;     // (rows, steps)
-  int32_t capacity;   // a multiple of 4
-  int32_t filler;     // n_in of the layer that reads
+  uint16_t* ids;     // (rows, steps, capacity)
+  int32_t* sizes;    // (rows, steps)
+  int32_t capacity;  // a multiple of 4
+  int32_t filler;    // n_in of the layer that reads
 };
 
 // encode.cu: inputs become spikes.
@@ -92,21 +92,21 @@ struct Layer {
   Lists lists;
   int32_t n_in, n_out, padded, lanes;
   bool weights_in_shared;
-  int32_t warps;       // per block
-  int64_t items;       // per block and panel; an item is the samples of one warp
+  int32_t warps;  // per block
+  int64_t items;  // per block and panel; an item is the samples of one warp
   RuleCode rule;
   Constants constants;
-  float initial;       // membrane potential before the first step
+  float initial;  // membrane potential before the first step
   int64_t rows, first_row, batch;
   int64_t t0, steps, timesteps;
-  float *mem, *syn;    // (rows, padded), from tile to tile
-  float* total;        // (rows, padded): sum of the membrane potentials, or null
-  Bits bits;           // written if the layer fires
-  float* counts;       // (batch, n_out) spike counts, or null
-  float* spike_output; // the same once more, as the network's output, or null
-  float* output;       // (batch, n_out) final or mean potential, or null
-  float* spikes;       // (timesteps, batch, n_out) or null
-  float* potentials;   // (timesteps, batch, n_out) or null
+  float *mem, *syn;     // (rows, padded), from tile to tile
+  float* total;         // (rows, padded): sum of the membrane potentials, or null
+  Bits bits;            // written if the layer fires
+  float* counts;        // (batch, n_out) spike counts, or null
+  float* spike_output;  // the same once more, as the network's output, or null
+  float* output;        // (batch, n_out) final or mean potential, or null
+  float* spikes;        // (timesteps, batch, n_out) or null
+  float* potentials;    // (timesteps, batch, n_out) or null
 };
 int64_t layer_shared_bytes(int64_t n_in, int64_t lanes);
 void layer(const Layer& a, void* stream);

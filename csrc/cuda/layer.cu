@@ -173,8 +173,7 @@ __global__ void __launch_bounds__(kMaxWarps * 32) layer_kernel(const __grid_cons
     }
     // Where this thread writes a word of spikes, if it does.
     const bool writes = real && (Lanes == 32 ? lane < 4 : in_group == 0);
-    uint32_t* word_at =
-        a.bits.words + row * a.steps * a.bits.stride + panel * (kWidth / 32) + (Lanes == 32 ? lane : 0);
+    uint32_t* word_at = a.bits.words + row * a.steps * a.bits.stride + panel * (kWidth / 32) + (Lanes == 32 ? lane : 0);
     float given[4] = {};
     if constexpr (source == Source::constant) set(given, *reinterpret_cast<const float4*>(a.current + state));
     const auto reader = [&] {

@@ -105,7 +105,8 @@ void Plan::make_tiny(const NetworkSpec& spec) {
   }
   const auto transposed = [](const LayerSpec& layer, float* to, float* bias, int64_t width) {
     for (int64_t j = 0; j < layer.n_out; ++j) {
-      for (int64_t k = 0; k < layer.n_in; ++k) to[k * width + j] = layer.weights[static_cast<size_t>(j * layer.n_in + k)];
+      for (int64_t k = 0; k < layer.n_in; ++k)
+        to[k * width + j] = layer.weights[static_cast<size_t>(j * layer.n_in + k)];
     }
     std::copy(layer.bias.begin(), layer.bias.end(), bias);
   };
@@ -191,25 +192,21 @@ void Plan::run_tiny(const Request& request, const float* packed, void* stream) c
 
 void Plan::run_chunk(const Request& request, const float* packed, const Workspace& at, const Cut& cut, int64_t first,
                      void* stream) const {
-  const Inputs inputs{request.observations,
-                      first,
-                      cut.rows,
-                      static_cast<int32_t>(spec_.n_in),
-                      static_cast<int32_t>(spec_.features),
-                      spec_.split,
-                      spec_.bias};
+  const Inputs inputs{
+      request.observations, first,     cut.rows, static_cast<int32_t>(spec_.n_in), static_cast<int32_t>(spec_.features),
+      spec_.split,          spec_.bias};
   if (!encodes_spikes()) {
     const PackedLayer& p = layers_[0];
-    current({inputs, packed + p.weights, packed + p.bias, static_cast<int32_t>(p.lanes),
-             static_cast<int32_t>(p.padded), at.current},
+    current({inputs, packed + p.weights, packed + p.bias, static_cast<int32_t>(p.lanes), static_cast<int32_t>(p.padded),
+             at.current},
             stream);
   }
   for (int64_t t0 = 0; t0 < spec_.timesteps; t0 += cut.steps) {
     const int64_t steps = std::min(cut.steps, spec_.timesteps - t0);
     Bits bits{at.words, static_cast<int32_t>(divide_up(spec_.features, 32))};
     if (encodes_spikes()) {
-      encode({inputs, spec_.encoding == Encoding::poisson, request.seed, request.first_sample, t0, steps,
-              at.next_spike, request.input_counts, bits},
+      encode({inputs, spec_.encoding == Encoding::poisson, request.seed, request.first_sample, t0, steps, at.next_spike,
+              request.input_counts, bits},
              stream);
     }
     for (size_t l = 0; l < layers_.size(); ++l) {

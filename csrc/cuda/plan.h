@@ -14,7 +14,7 @@ namespace snnfast::cuda {
 
 // What a Plan needs to know of the device.
 struct Device {
-  int64_t shared_bytes;     // that a block may ask for
+  int64_t shared_bytes;  // that a block may ask for
   int64_t multiprocessors;
   // Spikes of a tile may take this much workspace; more is cut into chunks of samples and tiles of steps.
   int64_t spike_bytes = int64_t{512} << 20;
@@ -85,8 +85,8 @@ class Plan {
   Options spec_;
   std::vector<PackedLayer> layers_;
   std::vector<float> packed_;
-  int64_t words_ = 0;        // of the widest row of spikes
-  int64_t capacity_ = 0;     // of the longest list
+  int64_t words_ = 0;     // of the widest row of spikes
+  int64_t capacity_ = 0;  // of the longest list
   int64_t padded_sum_ = 0;
   bool tiny_ = false;
   Tiny tiny_launch_{};

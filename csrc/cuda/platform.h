@@ -41,8 +41,8 @@ void launch(const char* name, void (*kernel)(P...), Grid grid, int threads, size
             const A&... arguments) {
   const auto check = [&](cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
-    throw std::runtime_error("CUDA kernel " + std::string(name) + ": " + what + " failed: " +
-                             cudaGetErrorString(error) + " (grid " + std::to_string(grid.x) + " x " +
+    throw std::runtime_error("CUDA kernel " + std::string(name) + ": " + what +
+                             " failed: " + cudaGetErrorString(error) + " (grid " + std::to_string(grid.x) + " x " +
                              std::to_string(grid.y) + ", " + std::to_string(threads) + " threads, " +
                              std::to_string(shared) + " bytes of shared memory)");
   };

@@ -18,8 +18,8 @@ constexpr int kSamples = Delayed ? 1 : 2;
 
 // Adds the weights of the inputs that spiked, inputs ascending, bias last.
 template <int Samples, int Outputs>
-__device__ __forceinline__ void sum(const float (&spikes)[Samples][kTinyWidth], const float* weights,
-                                    const float* bias, float (&h)[Samples][Outputs]) {
+__device__ __forceinline__ void sum(const float (&spikes)[Samples][kTinyWidth], const float* weights, const float* bias,
+                                    float (&h)[Samples][Outputs]) {
 #pragma unroll
   for (int k = 0; k < kTinyWidth; ++k) {
 #pragma unroll
@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads) tiny_kernel(const __grid_constant__ 
 #pragma unroll 1
   for (int32_t t = 0; t < timesteps; ++t) {
     float spikes[S][kTinyWidth];
-    const auto fire = [&](int l, const float(&h)[S][kTinyWidth]) {
+    const auto fire = [&](int l, const float (&h)[S][kTinyWidth]) {
 #pragma unroll
       for (int s = 0; s < S; ++s) {
 #pragma unroll

@@ -8,6 +8,7 @@ function of torch: nothing waits for the device, so calls can be captured in a C
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,8 +104,15 @@ class CudaExecutable:
         torch.cuda.current_stream(device).synchronize()  # any stream may use the weights from now on
         self._n_out = spec.n_out
 
-    def _queue(self, observations: Tensor, seed: int, first_sample: int, simulate: bool, output: Tensor,
-               records: dict[str, object]) -> None:  # fmt: skip
+    def _queue(
+        self,
+        observations: Tensor,
+        seed: int,
+        first_sample: int,
+        simulate: bool,
+        output: Tensor,
+        records: dict[str, Any],
+    ) -> None:
         """Launch on the current stream of the device."""
         batch = observations.shape[0]
         stream = torch.cuda.current_stream(self.device)
@@ -114,7 +122,7 @@ class CudaExecutable:
             observations.data_ptr(), batch, output.data_ptr(), seed, first_sample, **records,
         )  # fmt: skip
         if not torch.cuda.is_current_stream_capturing():
-            # The weights must outlive what was queued, even if the network is dropped and the stream is not torch's own.
+            # The weights must outlive what was queued, also on a stream that is not the one they were sent on.
             self._packed.record_stream(stream)
 
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
@@ -137,7 +145,7 @@ class CudaExecutable:
             spikes = [empty(spec.timesteps, batch, n) for n in widths[: spec.spiking_layers]]
         if "potentials" in record:
             potentials = [empty(spec.timesteps, batch, n) for n in widths]
-        records: dict[str, object] = {
+        records: dict[str, Any] = {
             "spike_counts": [c.data_ptr() for c in counts],
             "input_counts": 0 if input_counts is None else input_counts.data_ptr(),
             "spikes": [s.data_ptr() for s in spikes or ()],

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``torch.ops.snnfast.run``: a whole network over all its steps as one operator of torch.
 
-Calling a :class:`~snnfast.network.SpikingNetwork` runs its backend directly, which is quicker. Inside ``torch.compile``,
-``torch.export`` and ``torch.vmap`` the call becomes this operator, which keeps it whole: nothing looks inside.
+Calling a :class:`~snnfast.network.SpikingNetwork` runs its backend directly, which is quicker. Inside
+``torch.compile``, ``torch.export`` and ``torch.vmap`` the call becomes this operator, which keeps it whole.
 
 An operator takes tensors and numbers only, so a network is named by a number. The number is good in this process for as
 long as the network lives; an exported program that is run elsewhere needs the network registered there under the same
@@ -23,7 +23,8 @@ from torch.library import Library
 class Runnable(Protocol):
     """What the operator needs of a network."""
 
-    n_out: int
+    @property
+    def n_out(self) -> int: ...
 
     def _run_checked(self, observations: Tensor, seed: int) -> Tensor: ...
 
@@ -78,8 +79,10 @@ def _vmap(info: Any, in_dims: Any, observations: Tensor, network: int, n_out: in
     return output.reshape(*rows.shape[:-1], n_out), 0
 
 
-_library = Library("snnfast", "DEF")
-_library.define("run(Tensor observations, int network, int n_out, int seed) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
+_library: Any = Library("snnfast", "DEF")  # type: ignore[no-untyped-call]  # torch leaves it untyped
+_library.define(
+    "run(Tensor observations, int network, int n_out, int seed) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,)
+)
 _library.impl("run", _run, "CPU")
 _library.impl("run", _run, "CUDA")
 torch.library.register_fake("snnfast::run", _fake, lib=_library)

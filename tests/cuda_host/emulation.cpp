@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cuda/platform.h"
-
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <vector>
+
+#include "cuda/platform.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
@@ -123,7 +123,8 @@ void back_to_scheduler(Fiber& f) {
 }
 
 void wait_a_turn() {
-  if (++switches_without_progress > 4 * static_cast<int64_t>(fibers.size())) fail("threads wait for each other for ever");
+  if (++switches_without_progress > 4 * static_cast<int64_t>(fibers.size()))
+    fail("threads wait for each other for ever");
   Fiber& self = *running;
   const Index index = thread_index;
   back_to_scheduler(self);

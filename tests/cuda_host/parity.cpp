@@ -50,8 +50,8 @@ NetworkSpec random_network(Random& random) {
   net.decoding = choose(random, {Decoding::potential, Decoding::mean_potential});
   if (!plain) {
     net.encoding = choose(random, {Encoding::constant, Encoding::equidistant, Encoding::poisson});
-    net.decoding = choose(
-        random, {Decoding::potential, Decoding::mean_potential, Decoding::spikes, Decoding::first_spike});
+    net.decoding =
+        choose(random, {Decoding::potential, Decoding::mean_potential, Decoding::spikes, Decoding::first_spike});
     net.split_inputs = random() % 3 == 0;
     net.bias_input = random() % 3 == 0;
   }
@@ -155,8 +155,8 @@ int64_t check(uint64_t seed) {
     const bool simulate = mode > 0, record = mode > 1;
     Results<DeviceArray, cuda::Request> got(net, batch);
     const DeviceBytes workspace(plan.workspace_bytes(batch, simulate));
-    plan.run(got.request(observed.data(), batch, seed, first_sample, simulate, record), packed.data(),
-             workspace.data(), nullptr);
+    plan.run(got.request(observed.data(), batch, seed, first_sample, simulate, record), packed.data(), workspace.data(),
+             nullptr);
     wrong += different(got.output, want.output);
     if (simulate) wrong += different(got.counts, want.counts) + different(got.input_counts, want.input_counts);
     if (record) wrong += different(got.spikes, want.spikes) + different(got.potentials, want.potentials);
