@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -123,7 +124,9 @@ def test_moving_there_and_back_and_pickling() -> None:
 def test_nothing_waits_for_the_device() -> None:
     _, cuda, x = pair()
     y = x.cuda()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that the mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
     try:
         cuda(y)
         cuda.simulate(y, record=("spikes", "potentials"))

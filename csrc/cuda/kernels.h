@@ -15,6 +15,8 @@ namespace snnfast::cuda {
 // where a list of events has no more entries. Within a row, the four neurons of a thread lie side by side:
 // see position().
 constexpr int kWideLanes = 32, kNarrowLanes = 8;
+// Warps of a block that takes most of a multiprocessor's shared memory to itself.
+constexpr int kWideWarps = 32, kNarrowWarps = 28;
 
 // Where output o of a layer lies in its arrays.
 constexpr int64_t position(int64_t o, int64_t lanes) {
@@ -92,8 +94,8 @@ struct Layer {
   Lists lists;
   int32_t n_in, n_out, padded, lanes;
   bool weights_in_shared;
-  int32_t warps;  // per block
-  int64_t items;  // per block and panel; an item is the samples of one warp
+  int32_t warps;           // per block
+  int64_t rows_per_block;  // of every panel; a warp takes one at a time
   RuleCode rule;
   Constants constants;
   float initial;  // membrane potential before the first step

@@ -11,8 +11,8 @@ constexpr int64_t kTileSteps = 16;
 // A list of events has ids of 16 bits, and one of them stands for none.
 constexpr int64_t kMostInputs = 65535;
 constexpr int64_t kMostPanels = 65535;
-// A block that takes most of a multiprocessor's shared memory to itself has this many warps, the others that many.
-constexpr int64_t kLargeBlockWarps = 24, kSmallBlockWarps = 8;
+// Warps of a block of which several share a multiprocessor.
+constexpr int64_t kSmallBlockWarps = 8;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
@@ -31,13 +31,13 @@ struct Arena {
 
 // How many blocks share the samples of a panel when a multiprocessor holds one block: the number for which the busiest
 // one has least to do.
-int64_t best_split(int64_t items, int64_t panels, int64_t multiprocessors) {
+int64_t best_split(int64_t rows, int64_t panels, int64_t multiprocessors) {
   int64_t best = 1, least = INT64_MAX;
-  const int64_t most = std::min(items, std::max<int64_t>(1, 8 * multiprocessors / panels + 1));
+  const int64_t most = std::min(rows, std::max<int64_t>(1, 8 * multiprocessors / panels + 1));
   for (int64_t split = 1; split <= most; ++split) {
-    const int64_t each = divide_up(items, split), waves = divide_up(panels * divide_up(items, each), multiprocessors);
-    // A few items more pay for the weights that a block fetches; few warps cannot hide how long fetching takes.
-    const int64_t cost = waves * (std::max<int64_t>(each, 12) + 2);
+    const int64_t each = divide_up(rows, split), waves = divide_up(panels * divide_up(rows, each), multiprocessors);
+    // Fetching the panel costs about as much as one more row; few warps cannot hide how long fetching takes.
+    const int64_t cost = waves * (std::max<int64_t>(each, 16) + 1);
     if (cost < least) {
       least = cost;
       best = split;
@@ -261,18 +261,21 @@ void Plan::run_layer(const Request& request, const float* packed, const Workspac
   if (last && !p.fires) a.output = request.output;
   if (last && spec_.decoding == Decoding::mean_potential) a.total = at.total;
 
-  const int64_t items = divide_up(a.rows, 32 / p.lanes), panels = p.padded / (4 * p.lanes);
+  const int64_t panels = p.padded / (4 * p.lanes);
   const bool large = p.shared && 3 * layer_shared_bytes(p.n_in, p.lanes) > device_.shared_bytes;
   int64_t splits;
   if (large) {
-    splits = best_split(items, panels, device_.multiprocessors);
+    splits = best_split(a.rows, panels, device_.multiprocessors);
   } else {
-    splits = divide_up(items, kSmallBlockWarps);
+    splits = divide_up(a.rows, kSmallBlockWarps);
     // Every block fetches its panel, so there should not be many times more of them than can run at once.
     if (p.shared) splits = std::min(splits, std::max<int64_t>(1, 16 * device_.multiprocessors / panels));
   }
-  a.items = divide_up(items, splits);
-  a.warps = static_cast<int32_t>(std::min(a.items, large ? kLargeBlockWarps : kSmallBlockWarps));
+  a.rows_per_block = divide_up(a.rows, splits);
+  // As many warps as there can be, but so that none idles while others take their last row.
+  const int64_t most = !large ? kSmallBlockWarps : p.lanes == kWideLanes ? kWideWarps : kNarrowWarps;
+  const int64_t turns = divide_up(a.rows_per_block, most);
+  a.warps = static_cast<int32_t>(divide_up(a.rows_per_block, turns));
   layer(a, stream);
 }
 

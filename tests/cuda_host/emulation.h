@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 
 #define __global__
@@ -52,24 +53,39 @@ inline uint32_t __ballot_sync(unsigned, bool predicate) {
   return bits;
 }
 
+// Whatever has four bytes, as bits and back.
+template <class T>
+uint32_t to_bits(T value) {
+  static_assert(sizeof(T) == 4);
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+template <class T>
+T from_bits(uint32_t bits) {
+  T value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
 template <class T>
 T __shfl_sync(unsigned, T value, int source, int width) {
-  const uint32_t* values = emulation::exchange(static_cast<uint32_t>(value));
+  const uint32_t* values = emulation::exchange(to_bits(value));
   const int lane = static_cast<int>(threadIdx.x) % 32;
-  return static_cast<T>(values[lane / width * width + source % width]);
+  return from_bits<T>(values[lane / width * width + source % width]);
 }
 
 template <class T>
 T __shfl_up_sync(unsigned, T value, unsigned distance, int width) {
-  const uint32_t* values = emulation::exchange(static_cast<uint32_t>(value));
+  const uint32_t* values = emulation::exchange(to_bits(value));
   const int lane = static_cast<int>(threadIdx.x) % 32, from = lane - static_cast<int>(distance);
-  return static_cast<T>(values[from < lane / width * width ? lane : from]);
+  return from_bits<T>(values[from < lane / width * width ? lane : from]);
 }
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask, int) {
-  const uint32_t* values = emulation::exchange(static_cast<uint32_t>(value));
-  return static_cast<T>(values[static_cast<int>(threadIdx.x) % 32 ^ mask]);
+  const uint32_t* values = emulation::exchange(to_bits(value));
+  return from_bits<T>(values[static_cast<int>(threadIdx.x) % 32 ^ mask]);
 }
 
 inline void __syncwarp() { emulation::exchange(0); }
