@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off
 BUILD_FILES := pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc python -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-full lint format bench gpu-check clean
+.PHONY: demo test test-full lint format bench bench-pytest gpu-check clean
 
 # Train a policy, convert it, compare: everything lands in runs/demo. Interrupted, it goes on where it was.
 demo: $(VENV)/.installed
@@ -36,7 +36,11 @@ format: $(VENV)/.installed-test
 	$(BIN)/clang-format -i $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inc' -o -name '*.cu')
 
 bench: $(VENV)/.installed
-	$(BIN)/snnfast bench network --json benchmarks/results/network.json
+	$(BIN)/snnfast bench network --json benchmarks/results/network.json --plot docs/images/network.png
+
+# The same cases one by one, for `--benchmark-compare` between two versions.
+bench-pytest: $(VENV)/.installed-bench
+	$(BIN)/python -m pytest benchmarks --benchmark-only
 
 # On a machine with an NVIDIA device; installs and downloads nothing, so PYTHON must have what docs/cuda.md names.
 gpu-check:
@@ -56,4 +60,9 @@ $(VENV)/.installed: $(BIN)/python $(BUILD_FILES)
 $(VENV)/.installed-test: $(BIN)/python $(BUILD_FILES)
 	@echo "Installing snnfast and what its tests need into $(VENV) (a few minutes the first time) ..."
 	$(INSTALL) ".[test]" -C cmake.define.SNNFAST_WERROR=ON
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(BIN)/python $(BUILD_FILES)
+	@echo "Installing snnfast and what its benchmarks need into $(VENV) (a few minutes the first time) ..."
+	$(INSTALL) ".[bench]"
 	@touch $@ $(VENV)/.installed

@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 
 from snnfast import backends
+from snnfast.conversion.grid import snap_to_grid
 from snnfast.spec import NetworkSpec, NeuronSpec
 
 # The same examples on every run, so that a red build can be repeated; `make test-full` asks for more of them.
@@ -85,3 +86,14 @@ def random_observations(spec: NetworkSpec, batch: int, seed: int) -> torch.Tenso
         values = numbers.uniform(-0.2, 1.3, size=(batch, spec.n_in))
     values[numbers.random(values.shape) < 0.1] = 0.0
     return torch.from_numpy(values.astype(np.float32))
+
+
+def on_grid(spec: NetworkSpec, bits: int) -> NetworkSpec:
+    """The network with the weights of every layer that takes spikes on a grid, so that no sum of them depends on order.
+
+    Encoded input is spikes as well; the grid must then hold for weights that stand there twice, [W, -W].
+    """
+    kept = 1 if spec.encoding == "constant" else 0
+    bits = bits if kept else min(bits, 13)
+    snapped = [w if i < kept else snap_to_grid(w, bits).weights for i, w in enumerate(spec.weights)]
+    return dataclasses.replace(spec, weights=tuple(snapped))

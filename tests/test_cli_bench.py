@@ -10,7 +10,9 @@ import torch
 
 from snnfast.bench import evaluation, similarity
 from snnfast.bench.evaluation import NotebookNetwork
+from snnfast.bench.workloads import SHAPES
 from snnfast.cli import main
+from snnfast.cli.bench import _WORKLOADS
 from snnfast.conversion import convert
 from snnfast.evaluation import evaluate
 from snnfast.learning import make_policy, pretrained_policy, record_replay, save_policy
@@ -132,20 +134,45 @@ def test_the_cache_is_the_users(monkeypatch, tmp_path):
 
 
 def test_bench_network_command(capsys, monkeypatch):
-    monkeypatch.setattr("snnfast.bench.network.run", lambda **options: print("a table") or {"options": options})
-    assert main(["bench", "network", "--quick", "--json", "-"]) == 0
+    def run(*, say, **options):
+        say("a table")
+        return {"options": options}
+
+    monkeypatch.setattr("snnfast.bench.network.run", run)
+    assert main(["bench", "network", "--quick", "--no-peers", "--workload", "tiny", "--json", "-"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == {"options": {"quick": True}}
+    assert json.loads(captured.out) == {"options": {"quick": True, "peers": False, "workloads": ["tiny"]}}
     assert captured.err == "a table\n"
+
+
+def test_the_commands_workloads_are_the_benchmarks():
+    assert list(_WORKLOADS) == list(SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluation", "--plot", "x.png"], "--plot draws the figures of `bench network`, not of `bench evaluation`"),
+        (["network", "--plot", "x.jpg"], "must end in .png, .pdf or .svg"),
+        (["network", "--plot", "missing/x.png"], "no such folder"),
+        (["network", "--plot", "x.png", "--json", "x.png"], "--json and --plot name the same file"),
+    ],
+)
+def test_bench_refuses_a_plot_before_it_measures(arguments, message, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", *arguments]) in (1, 2)
+    assert message in capsys.readouterr().err
 
 
 def test_bench_all(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("snnfast.bench.network.run", lambda **options: {"name": "network"})
     monkeypatch.setattr("snnfast.bench.evaluation.run", lambda **options: {"name": "evaluation"})
+    monkeypatch.setattr("snnfast.bench.contract.run", lambda **options: {"name": "contract"})
     monkeypatch.setattr("snnfast.bench.similarity.run", lambda preset, **options: {"name": preset})
     assert main(["bench", "all", "--json", str(tmp_path / "all.json")]) == 0
     found = json.loads((tmp_path / "all.json").read_text())
-    assert {k: v["name"] for k, v in found.items()} == {n: n for n in ("network", "evaluation", "thesis", "rate")}
+    names = ("network", "evaluation", "contract", "thesis", "rate")
+    assert {k: v["name"] for k, v in found.items()} == {n: n for n in names}
 
 
 def test_a_measured_policy_that_falls_is_not_used(tmp_path):

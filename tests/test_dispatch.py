@@ -34,7 +34,7 @@ def test_the_forced_implementation_is_the_one_that_runs(implementation: object) 
 
 def test_kernels_of_every_instruction_set_are_built() -> None:
     # Which of them run here depends on the machine; that all are in the build does not.
-    with pytest.raises(ValueError, match="must be one of baseline, avx2, avx512, of which this machine supports"):
+    with pytest.raises(ValueError, match="must be one of baseline, avx2, avx512, amx, of which this machine supports"):
         backends._core.cap_isa("nonsense")
 
 
@@ -54,7 +54,7 @@ def test_environment_variable_caps_the_instruction_set(isa: str) -> None:
 def test_unknown_instruction_set_is_an_error_at_import() -> None:
     result = run_python("import snnfast", SNNFAST_ISA="sse9")
     assert result.returncode == 1
-    assert "ValueError: SNNFAST_ISA: the instruction set must be one of baseline, avx2, avx512" in result.stderr
+    assert "ValueError: SNNFAST_ISA: the instruction set must be one of baseline, avx2, avx512, amx" in result.stderr
     assert "got 'sse9'" in result.stderr
 
 

@@ -6,12 +6,13 @@
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
-#include <chrono>
 #include <optional>
 
 #include "bind/fast_call.h"
+#include "bind/run_plan.h"
 #include "cpu/dispatch.h"
 #include "cpu/float_mode.h"
+#include "cpu/measure_ceiling.h"
 #include "cpu/plan.h"
 #include "cpu/thread_pool.h"
 
@@ -21,10 +22,6 @@ using namespace snnfast;
 namespace {
 
 using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
-
-// Work (see Plan::work) from which on other Python threads may run meanwhile, and signals are looked at.
-constexpr double kReleaseWork = 2e4;
-constexpr auto kSignalInterval = std::chrono::milliseconds(20);
 
 template <class T>
 T* pointer(uint64_t address) {
@@ -38,58 +35,28 @@ std::vector<T*> pointers(const std::vector<uint64_t>& addresses) {
   return list;
 }
 
-// Looks for Ctrl-C every 20 ms, on the thread that called, while the interpreter's lock is released.
-class SignalWatch {
- public:
-  Interrupt interrupt() { return {poll, this}; }
-  bool raised() const { return raised_; }
-
- private:
-  static bool poll(void* context) {
-    SignalWatch& watch = *static_cast<SignalWatch*>(context);
-    if (watch.raised_) return true;
-    const auto now = std::chrono::steady_clock::now();
-    if (now < watch.next_) return false;
-    py::gil_scoped_acquire hold;
-    watch.raised_ = PyErr_CheckSignals() != 0;
-    watch.next_ = std::chrono::steady_clock::now() + kSignalInterval;
-    return watch.raised_;
-  }
-  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + kSignalInterval;
-  bool raised_ = false;
-};
-
-const Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
-
-// Call `f(interrupt)`, which returns false if it was interrupted. Long work runs without the interpreter's lock.
-template <class F>
-void run_interruptible(double work, F&& f) {
-  if (work < kReleaseWork) {
-    f(kNoInterrupt);
-    return;
-  }
-  SignalWatch watch;
-  bool finished = true;
-  {
-    py::gil_scoped_release release;
-    finished = f(watch.interrupt());
-  }
-  if (!finished && watch.raised()) throw py::error_already_set();
-}
-
 [[noreturn]] void throw_not_finite(const float* x, int64_t i, int64_t n) {
   const char* value = std::isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";
   throw py::value_error("observations must be finite, got " + std::string(value) + " at sample " +
                         std::to_string(i / n) + ", feature " + std::to_string(i % n));
 }
 
-// The quick way to a decision, or `fallback` itself for a network that is not small.
+// The quick way to a decision, or `fallback` itself for a network with very many outputs.
 py::object fast_act(const py::object& plan, const py::object& fallback) {
   const Plan& p = plan.cast<const Plan&>();
-  if (p.work(1) >= kReleaseWork || p.n_out() > kMaxActions) return fallback;
+  if (p.n_out() > kMaxActions) return fallback;
   PyObject* function = make_act(p, plan.ptr(), py::module_::import("numpy").attr("ndarray").ptr(), fallback.ptr());
   if (!function) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(function);
+}
+
+// The quick way for a batch, or None where tensors of that type cannot be exchanged without a call into Python.
+py::object fast_run(const py::object& plan, const py::object& tensor_type) {
+  const Plan& p = plan.cast<const Plan&>();
+  PyObject* function = make_run_tensor(p, plan.ptr(), tensor_type.ptr());
+  if (function) return py::reinterpret_steal<py::object>(function);
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return py::none();
 }
 
 template <class E>
@@ -110,7 +77,8 @@ std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::ve
                                 double alpha, double beta, double threshold, double initial_membrane,
                                 const std::string& reset, const std::string& order, int64_t timesteps,
                                 const std::string& encoding, const std::string& decoding, bool split_inputs,
-                                bool bias_input, const std::optional<std::string>& isa) {
+                                bool bias_input, const std::optional<std::string>& isa, bool exact,
+                                const std::string& method) {
   require(biases.size() == weights.size(), "biases must have one entry per layer");
   NetworkSpec spec;
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -139,7 +107,14 @@ std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::ve
                                     {"first_spike", Decoding::first_spike}});
   spec.split_inputs = split_inputs;
   spec.bias_input = bias_input;
-  return std::make_unique<Plan>(spec, choose_kernels(isa));
+  PlanOptions options;
+  options.exact = exact;
+  options.method = choose<Method>("method", method,
+                                  {{"auto", Method::automatic},
+                                   {"events", Method::events},
+                                   {"tables", Method::tables},
+                                   {"slices", Method::slices}});
+  return std::make_unique<Plan>(spec, choose_kernels(isa), options);
 }
 
 void run_request(const Plan& plan, const Request& request) {
@@ -148,10 +123,11 @@ void run_request(const Plan& plan, const Request& request) {
   // A tensor that stands for another one (fake, functional, known to be zero) has no numbers to read.
   require(request.observations && request.output, "observations must be a plain tensor with data of its own");
   int64_t bad = -1;
-  run_interruptible(plan.work(request.batch), [&](const Interrupt& interrupt) {
+  const bool finished = run_interruptible(plan.work(request.batch), [&](const Interrupt& interrupt) {
     bad = first_not_finite(request.observations, request.batch * plan.n_in());
     return bad >= 0 || plan.run(request, interrupt);
   });
+  if (!finished) throw py::error_already_set();
   if (bad >= 0) throw_not_finite(request.observations, bad, plan.n_in());
 }
 
@@ -214,13 +190,15 @@ void layer_over_time(uint64_t current, uint64_t membrane, uint64_t spikes, int64
           threshold,
           delayed,
           kNoInterrupt};
-  run_interruptible(static_cast<double>(steps) * static_cast<double>(width) / 4.0, [&](const Interrupt& interrupt) {
+  const double work = static_cast<double>(steps) * static_cast<double>(width) / 4.0;
+  const bool finished = run_interruptible(work, [&](const Interrupt& interrupt) {
     job.interrupt = interrupt;
     const StandardFloatMode standard;
     // On the calling thread alone: the loop moves two numbers per operation, so memory is the limit, not the core.
     return job.kernels.if_forward(job.current, job.membrane, job.spikes, job.steps, job.width, 0, job.width,
                                   job.threshold, job.delayed, job.interrupt);
   });
+  if (!finished) throw py::error_already_set();
 }
 
 py::typing::Dict<py::str, py::object> info() {
@@ -250,7 +228,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def(py::init(&make_plan), py::kw_only(), py::arg("weights"), py::arg("biases"), py::arg("alpha"),
            py::arg("beta"), py::arg("threshold"), py::arg("initial_membrane"), py::arg("reset"), py::arg("order"),
            py::arg("timesteps"), py::arg("encoding"), py::arg("decoding"), py::arg("split_inputs"),
-           py::arg("bias_input"), py::arg("isa") = py::none())
+           py::arg("bias_input"), py::arg("isa") = py::none(), py::arg("exact") = true, py::arg("method") = "auto")
       .def("run", &plan_run, py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed") = 0,
            py::arg("first_sample") = 0, "Run a batch; addresses of float32 arrays (batch, n_in) and (batch, n_out).")
       .def("simulate", &plan_simulate, py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed"),
@@ -258,14 +236,26 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
            py::arg("potentials"), "Run a batch and record; empty lists and address 0 mean: not wanted.")
       .def_property_readonly("isa", [](const Plan& p) { return std::string(p.kernels().isa); })
       .def_property_readonly("method", [](const Plan& p) { return std::string(p.method()); })
+      .def_property_readonly("why", [](const Plan& p) { return p.why(); })
       .def_property_readonly("n_in", &Plan::n_in)
       .def_property_readonly("n_out", &Plan::n_out);
 
   m.def("fast_act", &fast_act, py::arg("plan"), py::arg("fallback"),
         "A function observation -> decision; anything but a plain float32 observation goes to `fallback`.");
+  m.def("fast_run", &fast_run, py::arg("plan"), py::arg("tensor_type"),
+        "A function observations -> output; None for anything but a plain float32 tensor. Or None.");
   m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),
         py::arg("width"), py::arg("threshold"), py::arg("order"), py::arg("isa") = py::none(),
         "One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.");
+  m.def(
+      "measure_ceiling",
+      [](const std::string& name, int64_t bytes, const std::optional<std::string>& isa) {
+        const Kernels& kernels = choose_kernels(isa);
+        const py::gil_scoped_release release;
+        return measure_ceiling(name, bytes, kernels);
+      },
+      py::arg("name"), py::arg("bytes") = 0, py::arg("isa") = py::none(),
+      "Units per second of one core at best; csrc/cpu/measure_ceiling.h lists the names.");
   m.def("supported_isas", [] {
     std::vector<std::string> names;
     for (const Kernels* k : supported_kernels()) names.emplace_back(k->isa);

@@ -2,8 +2,8 @@
 // The integrate-and-fire neuron. This is the only place where its rule is written.
 //
 // The rule is a template over the value type V: `float`, or a vector of floats for which the overloads at_least, above,
-// keep_where and the arithmetic operators exist (csrc/cpu/simd.h). So every instruction set and the GPU run these
-// lines.
+// clear_where, subtract_where and the arithmetic operators exist (csrc/cpu/simd.h). So every instruction set and the
+// GPU run these lines.
 //
 // Exactness: each operation below is rounded by itself (builds use -ffp-contract=off; CUDA must use -fmad=false). A
 // factor alpha of 0 leaves its term out, a factor beta of 1 takes the membrane as it is: see HasAlpha and HasBeta.
@@ -25,6 +25,12 @@ SNNFAST_HOST_DEVICE bool above(float a, float b) { return a > b; }
 SNNFAST_HOST_DEVICE float keep_where(bool mask, float value) { return mask ? value : 0.0f; }
 // zero where the mask is set, else `value`.
 SNNFAST_HOST_DEVICE float clear_where(bool mask, float value) { return mask ? 0.0f : value; }
+// `a - b` where the mask is set, else `a`. On a GPU a spike is at hand as 1 or 0, and x - 0 is x for every x.
+#if defined(__CUDACC__)
+SNNFAST_HOST_DEVICE float subtract_where(bool mask, float a, float b) { return a - keep_where(mask, b); }
+#else
+SNNFAST_HOST_DEVICE float subtract_where(bool mask, float a, float b) { return mask ? a - b : a; }
+#endif
 
 template <class V>
 struct NeuronConstants {
@@ -64,10 +70,9 @@ struct NeuronRule {
   }
 
  private:
-  // x - 0 is x for every x, so neurons that did not fire keep their bits.
   template <class V, class Mask>
   SNNFAST_HOST_DEVICE static V after_reset(V mem, Mask spike, V threshold) {
-    if constexpr (reset == Reset::subtraction) return mem - keep_where(spike, threshold);
+    if constexpr (reset == Reset::subtraction) return subtract_where(spike, mem, threshold);
     if constexpr (reset == Reset::zero) return clear_where(spike, mem);
     return mem;
   }

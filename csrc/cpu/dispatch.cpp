@@ -4,6 +4,14 @@
 #include <atomic>
 #include <stdexcept>
 
+#if defined(SNNFAST_X86)
+#include <cpuid.h>
+#endif
+#if defined(SNNFAST_X86) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace snnfast {
 namespace {
 
@@ -25,11 +33,26 @@ bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
+// The tiles are large, so Linux hands them out on request only; it refuses where it does not save them.
+bool has_amx() {
+#if defined(__linux__)
+  constexpr unsigned kAmxTile = 1u << 24, kAmxInt8 = 1u << 25;  // leaf 7, EDX
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;   // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  if (!(d & kAmxTile) || !(d & kAmxInt8)) return false;
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+#else
+  return false;
+#endif
+}
 #endif
 
 // In order of preference.
 const Entry kEntries[] = {
 #if defined(SNNFAST_X86)
+    {&kernels_amx, has_amx},
     {&kernels_avx512, has_avx512},
     {&kernels_avx2, has_avx2},
 #endif

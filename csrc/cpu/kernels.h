@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "cpu/slices.h"
 #include "cpu/table.h"
 
 namespace snnfast {
@@ -15,6 +16,8 @@ struct Interrupt {
   void* context;
 };
 
+constexpr int64_t kMaxBlock = kSliceRows;  // samples per call of run_block
+
 // A layer with its weights packed for one instruction set. Outputs are padded to whole vectors and cut into panels of
 // `Kernels::panel` outputs; panel p holds n_in rows of its width, at weights + p * panel * n_in. Padding is zero, so a
 // padded neuron never fires: its membrane stays at 0, below every threshold.
@@ -24,6 +27,7 @@ struct LayerView {
   const float* initial;  // (padded) membrane potential before the first step
   int64_t n_in, n_out, padded, panels;
   bool fires;
+  const SliceView* slices;  // null: not for this layer
 };
 
 struct NetworkView {
@@ -38,6 +42,7 @@ struct NetworkView {
   int64_t tile;             // time steps that a layer runs before the next layer follows
   int64_t block;            // samples per call of run_block, at most
   const TableView* tables;  // of the method "tables", else null
+  bool always_slices;       // use the slices that there are, whatever they cost
 };
 
 // One call: where the observations are and where everything goes. Null pointers: not wanted.
@@ -52,24 +57,33 @@ struct Request {
   float* const* potentials;    // per layer, (timesteps, batch, n)
 };
 
+// What ceiling_loop does over and over; measure_ceiling.h says what each of them means.
+enum class Ceiling { add, mul_add, step, step_latency, add_memory, read };
+constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multiple of this
+
 struct Kernels {
   const char* isa;
   int64_t lanes, panel;
+  bool matrix_unit;  // whether "slices" can pay
   // Bytes of scratch memory that run_block needs, aligned to 64.
   int64_t (*scratch_bytes)(const NetworkView&);
   // Run samples first .. first + count - 1 for all time steps. False if interrupted.
   bool (*run_block)(const NetworkView&, const Request&, int64_t first, int64_t count, char* scratch, const Interrupt&);
-  // The same by tables: small networks, no records.
-  bool (*run_tables)(const NetworkView&, const Request&, int64_t first, int64_t count, const Interrupt&);
+  // The same by tables: narrow layers, constant encoding, no records.
+  int64_t (*tables_scratch_bytes)(const NetworkView&);
+  bool (*run_tables)(const NetworkView&, const Request&, int64_t first, int64_t count, char* scratch, const Interrupt&);
   // One layer over time: current (steps, width) -> spikes (steps, width); membrane (width) is updated in place.
   bool (*if_forward)(const float* current, float* membrane, float* spikes, int64_t steps, int64_t width, int64_t first,
                      int64_t last, float threshold, bool delayed, const Interrupt&);
+  // For benchmarks: one operation over and over; how many units of it were done.
+  double (*ceiling_loop)(Ceiling what, const float* memory, int64_t floats, int64_t rounds);
 };
 
 extern const Kernels kernels_baseline;
 #if defined(SNNFAST_X86)
 extern const Kernels kernels_avx2;
 extern const Kernels kernels_avx512;
+extern const Kernels kernels_amx;
 #endif
 
 }  // namespace snnfast

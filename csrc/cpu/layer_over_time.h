@@ -2,7 +2,7 @@
 // One layer of neurons by itself, its current given: elementwise over (batch x neurons), all time steps in one call.
 #pragma once
 
-#include "cpu/layer_scan.h"
+#include "cpu/panels.h"
 
 namespace snnfast {
 namespace {

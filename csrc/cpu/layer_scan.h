@@ -8,13 +8,11 @@
 
 #include "core/neuron.h"
 #include "cpu/kernels.h"
+#include "cpu/panels.h"
 #include "cpu/simd.h"
 
 namespace snnfast {
 namespace {
-
-constexpr int kPanelVectors = 4;
-constexpr int64_t kPanel = kPanelVectors * Vec::lanes;
 
 // The inputs that spiked, per step of the tile: ids[offsets[t]] .. ids[offsets[t + 1] - 1], ascending.
 struct Events {
@@ -124,63 +122,6 @@ void scan_panel(const Scan& a, const NeuronConstants<Vec>& constants) {
   for (int v = 0; v < V; ++v) {
     store(a.mem + v * L, mem[v]);
     store(a.syn + v * L, syn[v]);
-  }
-}
-
-// Current of one panel from numbers, not spikes: inputs ascending, product and sum rounded separately, bias last.
-template <int V>
-void panel_current(const float* weights, const float* bias, const float* inputs, int64_t n_in, float* current) {
-  constexpr int L = Vec::lanes;
-  Vec h[V];
-  for (int v = 0; v < V; ++v) h[v] = broadcast(0.0f);
-  for (int64_t k = 0; k < n_in; ++k) {
-    const Vec x = broadcast(inputs[k]);
-    for (int v = 0; v < V; ++v) h[v] = h[v] + load(weights + (k * V + v) * L) * x;
-  }
-  for (int v = 0; v < V; ++v) store(current + v * L, h[v] + load(bias + v * L));
-}
-
-// Call `f` with a rule type for the network's dynamics. A general factor beta serves 1 as well, since 1 * x is x.
-template <bool Delayed, Reset reset, class F>
-void with_factors(const NetworkView& net, F&& f) {
-  if (net.alpha != 0.0f) return f(NeuronRule<Delayed, reset, true, true>{});
-  if (net.beta != 1.0f) return f(NeuronRule<Delayed, reset, false, true>{});
-  return f(NeuronRule<Delayed, reset, false, false>{});
-}
-
-template <class F>
-void with_rule(const NetworkView& net, bool fires, F&& f) {
-  if (net.delayed) {
-    if (!fires) return with_factors<true, Reset::none>(net, f);
-    if (net.reset_to_zero) return with_factors<true, Reset::zero>(net, f);
-    return with_factors<true, Reset::subtraction>(net, f);
-  }
-  if (!fires) return with_factors<false, Reset::none>(net, f);
-  if (net.reset_to_zero) return with_factors<false, Reset::zero>(net, f);
-  return with_factors<false, Reset::subtraction>(net, f);
-}
-
-SNNFAST_INLINE NeuronConstants<Vec> vector_constants(const NetworkView& net) {
-  return {broadcast(net.alpha), broadcast(net.beta), broadcast(net.threshold)};
-}
-
-// Call `f` with the number of vectors in a panel as a compile-time constant.
-template <int V>
-struct VectorCount {
-  static constexpr int value = V;
-};
-
-template <class F>
-void with_vectors(int64_t vectors, F&& f) {
-  switch (vectors) {
-    case 1:
-      return f(VectorCount<1>{});
-    case 2:
-      return f(VectorCount<2>{});
-    case 3:
-      return f(VectorCount<3>{});
-    default:
-      return f(VectorCount<4>{});
   }
 }
 

@@ -8,21 +8,23 @@
 #include <new>
 #include <thread>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "cpu/float_mode.h"
+#include "cpu/pack_slices.h"
 #include "cpu/thread_pool.h"
 
 namespace snnfast {
 namespace {
 
-constexpr int64_t kMaxBlock = 16;
 // Scratch memory of a block, if every neuron fired always; at the rates that occur (10-20 %) a fraction of it is
 // touched. Large on purpose: the more samples share a block, the fewer times a large layer's weights are streamed.
 constexpr int64_t kBlockBytes = 1 << 23;
 constexpr int64_t kTileBytes = 1 << 19;
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
-// Method "tables" looks at the interrupt after each group of samples only, so it takes no longer runs than these.
-constexpr int64_t kTableSteps = 1 << 18;
 constexpr int64_t kTableBlock = 256;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -95,10 +97,16 @@ bool poll_job(void* context) {
 }  // namespace
 
 Plan::Floats Plan::floats(int64_t count) {
-  const size_t bytes =
-      static_cast<size_t>(round_up(std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(float)), 64));
-  float* data = static_cast<float*>(std::aligned_alloc(64, bytes));
+  // Large arrays are read all over: on large pages, where the system has them, addresses are translated without misses.
+  constexpr int64_t kPage = int64_t{1} << 21;
+  const int64_t wanted = std::max<int64_t>(count, 1) * static_cast<int64_t>(sizeof(float));
+  const int64_t alignment = wanted >= kPage / 2 ? kPage : 64;
+  const auto bytes = static_cast<size_t>(round_up(wanted, alignment));
+  float* data = static_cast<float*>(std::aligned_alloc(static_cast<size_t>(alignment), bytes));
   if (!data) throw std::bad_alloc();
+#if defined(__linux__)
+  if (alignment == kPage) madvise(data, bytes, MADV_HUGEPAGE);
+#endif
   std::memset(data, 0, bytes);
   return Floats(data, std::free);
 }
@@ -131,39 +139,95 @@ void Plan::pack(const LayerSpec& layer, float initial, bool fires) {
 
 // Entry m of a table is the entry without m's highest bit plus that input's weights: inputs ascending, bias last.
 void Plan::build_tables(const NetworkSpec& spec) {
-  tables_.push_back({nullptr, 0});  // the first layer's current is computed, not looked up
-  for (size_t l = 1; l < spec.layers.size(); ++l) {
+  for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
-    const bool narrow = l + 1 == spec.layers.size() && layer.n_out <= kernels_.lanes;
-    const int64_t width = narrow ? kernels_.lanes : kTableWidth;
-    const int64_t entries = int64_t{1} << layer.n_in;
-    Floats table = floats(entries * width);
-    float* const base = table.get();
-    for (int64_t k = 0; k < layer.n_in; ++k) {
-      const int64_t bit = int64_t{1} << k;
-      for (int64_t m = 0; m < bit; ++m) {
-        for (int64_t j = 0; j < layer.n_out; ++j) {
-          base[(bit + m) * width + j] = base[m * width + j] + layer.weights[static_cast<size_t>(j * layer.n_in + k)];
+    TableView table{};
+    table.width = table_width(layer.n_out, layers_[l].fires, kernels_.lanes);
+    const int64_t width = table.width, n = layer.n_in;
+    if (l > 0) {  // the first layer's current is computed, not looked up
+      const int64_t prefix = n <= kTableBits ? n : kTablePrefixBits, entries = int64_t{1} << prefix;
+      Floats all = floats(entries * width), bias = floats(width);
+      float* const base = all.get();
+      for (int64_t k = 0; k < prefix; ++k) {
+        const int64_t bit = int64_t{1} << k;
+        for (int64_t m = 0; m < bit; ++m) {
+          for (int64_t j = 0; j < layer.n_out; ++j) {
+            base[(bit + m) * width + j] = base[m * width + j] + layer.weights[static_cast<size_t>(j * n + k)];
+          }
         }
       }
-    }
-    if (!layer.bias.empty()) {
-      for (int64_t m = 0; m < entries; ++m) {
-        for (int64_t j = 0; j < layer.n_out; ++j) base[m * width + j] += layer.bias[static_cast<size_t>(j)];
+      if (prefix < n) {
+        Floats rest = floats((n - prefix + 1) * width);
+        for (int64_t k = prefix; k < n; ++k) {
+          for (int64_t j = 0; j < layer.n_out; ++j) {
+            rest.get()[(k - prefix) * width + j] = layer.weights[static_cast<size_t>(j * n + k)];
+          }
+        }
+        if (!layer.bias.empty()) std::copy(layer.bias.begin(), layer.bias.end(), bias.get());
+        table.rest = rest.get();
+        storage_.push_back(std::move(rest));
+      } else if (!layer.bias.empty()) {
+        for (int64_t m = 0; m < entries; ++m) {
+          for (int64_t j = 0; j < layer.n_out; ++j) base[m * width + j] += layer.bias[static_cast<size_t>(j)];
+        }
       }
+      table.entries = base;
+      table.pattern = static_cast<uint32_t>(entries - 1);
+      table.prefix = static_cast<int>(prefix);
+      table.end = uint32_t{1} << (n - prefix);
+      table.bias = bias.get();
+      storage_.push_back(std::move(all));
+      storage_.push_back(std::move(bias));
     }
-    tables_.push_back({base, width});
-    storage_.push_back(std::move(table));
+    tables_.push_back(table);
   }
 }
 
-Plan::Plan(const NetworkSpec& spec, const Kernels& kernels) : kernels_(kernels) {
+// Slices for every layer behind the first that they can serve. Without a matrix unit they are only made to order.
+void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
+  const bool wanted = options.method == Method::slices;
+  constexpr int64_t kFewestInputs = 32, kFewestOutputs = 8;  // smaller layers are mostly padding
+  slices_.reserve(spec.layers.size());
+  for (size_t l = 1; l < spec.layers.size(); ++l) {
+    const LayerSpec& layer = spec.layers[l];
+    if (!wanted && (layer.n_in < kFewestInputs || layer.n_out < kFewestOutputs)) continue;
+    const std::optional<SlicedLayer> sliced = slice_layer(layer, options.exact);
+    if (!sliced) continue;
+    SliceView view{};
+    view.slices = sliced->slices;
+    view.output_tiles = (layer.n_out + kSliceOutputs - 1) / kSliceOutputs;
+    view.input_tiles = (layer.n_in + kSliceInputs - 1) / kSliceInputs;
+    const int64_t padded = view.output_tiles * kSliceOutputs;
+    Floats digits = floats(view.output_tiles * view.input_tiles * view.slices * kSliceBytes / 4);
+    Floats scale = floats(padded), bias = floats(padded);
+    auto* bytes = reinterpret_cast<int8_t*>(digits.get());
+    for (int64_t j = 0; j < layer.n_out; ++j) {
+      const SlicedRow& row = sliced->rows[static_cast<size_t>(j)];
+      scale.get()[j] = static_cast<float>(std::ldexp(1.0, row.exponent));
+      for (int64_t k = 0; k < layer.n_in; ++k) {
+        const int64_t tile = j / kSliceOutputs * view.input_tiles + k / kSliceInputs;
+        const int64_t within = k % kSliceInputs / 4 * 64 + j % kSliceOutputs * 4 + k % 4;
+        for (int s = 0; s < view.slices; ++s) {
+          bytes[(tile * view.slices + s) * kSliceBytes + within] =
+              digit(row.integers[static_cast<size_t>(k)], view.slices, s);
+        }
+      }
+    }
+    if (!layer.bias.empty()) std::copy(layer.bias.begin(), layer.bias.end(), bias.get());
+    view.digits = bytes;
+    view.scale = scale.get();
+    view.bias = bias.get();
+    for (Floats* f : {&digits, &scale, &bias}) storage_.push_back(std::move(*f));
+    slices_.push_back(view);
+    layers_[l].slices = &slices_.back();
+  }
+}
+
+Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& options) : kernels_(kernels) {
   validate(spec);
   const size_t last = spec.layers.size() - 1;
   int64_t widest = spec.features();
-  bool small = spec.layers.size() >= 2 && static_cast<int64_t>(last) <= kTableMaxHidden &&
-               spec.encoding == Encoding::constant && !spec.split_inputs && !spec.bias_input &&
-               !spec.last_layer_fires() && spec.timesteps <= kTableSteps;
+  bool small = spec.encoding == Encoding::constant;
   for (size_t l = 0; l <= last; ++l) {
     const LayerSpec& layer = spec.layers[l];
     pack(layer, l < last ? spec.neuron.initial_membrane : 0.0f, l < last || spec.last_layer_fires());
@@ -176,7 +240,17 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels) : kernels_(kernels) 
     work_per_sample_ +=
         static_cast<double>(layers_.back().padded) / 8.0 * (sums + 4.0 * static_cast<double>(spec.timesteps));
   }
-  if (small) build_tables(spec);
+  const Method method = options.method;
+  require(method != Method::tables || small,
+          "method 'tables' needs constant encoding and layers of at most " + std::to_string(kTableWidth) + " neurons");
+  if (method == Method::tables || (method == Method::automatic && small)) build_tables(spec);
+  if (method == Method::slices || (method == Method::automatic && !small && kernels.matrix_unit)) {
+    build_slices(spec, options);
+    require(method != Method::slices || slices_.size() == last,
+            options.exact ? "method 'slices' needs weights that lie on a grid where the result must be exact"
+                          : "method 'slices' needs finite sums of weights and at most 32768 inputs per layer");
+  }
+  explain(spec, options);
 
   view_.layers = layers_.data();
   view_.n_layers = static_cast<int64_t>(layers_.size());
@@ -192,11 +266,42 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels) : kernels_(kernels) 
   view_.bias_input = spec.bias_input;
   view_.n_in = spec.n_in();
   view_.tables = tables_.empty() ? nullptr : tables_.data();
+  view_.always_slices = method == Method::slices;
   view_.tile = std::min(spec.timesteps, std::max<int64_t>(16, kTileBytes / (4 * widest)));
   view_.block = 1;
   const int64_t per_sample = kernels_.scratch_bytes(view_);
   view_.block = std::clamp<int64_t>(kBlockBytes / per_sample, 1, kMaxBlock);
   scratch_bytes_ = kernels_.scratch_bytes(view_);
+  if (!tables_.empty()) scratch_bytes_ = std::max(scratch_bytes_, kernels_.tables_scratch_bytes(view_));
+}
+
+// For people: what runs which layer, and why.
+void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
+  const bool made_to_order = options.method != Method::automatic;
+  if (!tables_.empty()) {
+    why_ = "layers of at most " + std::to_string(kTableWidth) +
+           " neurons under constant encoding: spikes are the bits of a word that addresses the next layer's current";
+    if (made_to_order) why_ += "; asked for";
+    return;
+  }
+  const std::string add = "adds the weight rows of the inputs that spiked";
+  for (size_t l = 0; l < layers_.size(); ++l) {
+    if (l) why_ += "; ";
+    why_ += "layer " + std::to_string(l + 1) + ": ";
+    if (l == 0 && spec.encoding == Encoding::constant) {
+      why_ += "constant current, computed once";
+    } else if (const SliceView* slices = layers_[l].slices) {
+      why_ += "matrix products in " + std::to_string(slices->slices) + " slices of 8 bits" +
+              (made_to_order ? ", asked for" : " where enough inputs spike, else " + add);
+    } else {
+      why_ += add;
+      if (l > 0 && !made_to_order) {
+        why_ += !kernels_.matrix_unit ? " (no matrix unit)"
+                : options.exact       ? " (slices would not be exact, or the layer is too small)"
+                                      : " (too small for slices)";
+      }
+    }
+  }
 }
 
 bool Plan::run(const Request& request, const Interrupt& interrupt) const {
@@ -214,9 +319,9 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     const Interrupt shared{poll_job, &j};
     const int64_t first = i * j.block, count = std::min(j.block, j.request.batch - first);
     const StandardFloatMode standard;
-    if (j.by_tables) return plan.kernels_.run_tables(plan.view_, j.request, first, count, shared);
     try {
       const Scratch scratch(plan.scratch_bytes_);
+      if (j.by_tables) return plan.kernels_.run_tables(plan.view_, j.request, first, count, scratch.data(), shared);
       return plan.kernels_.run_block(plan.view_, j.request, first, count, scratch.data(), shared);
     } catch (const std::bad_alloc&) {
       j.no_memory.store(true);
@@ -229,7 +334,7 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     for (int64_t i = 0; i * most < request.batch && finished; ++i) finished = run_item(&context, i);
   } else {
     // Several items for every thread, so that none waits long for the last one.
-    const int64_t items = 4 * static_cast<int64_t>(num_threads());
+    const int64_t threads = num_threads(), items = slices_.empty() ? 4 * threads : threads;
     job.block = std::clamp<int64_t>((request.batch + items - 1) / items, 1, most);
     finished = parallel_for((request.batch + job.block - 1) / job.block, run_item, &context, {poll_job, &job});
   }

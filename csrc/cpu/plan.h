@@ -13,10 +13,18 @@
 
 namespace snnfast {
 
+// Which method a network is run by. The others are chosen by what they cost; naming one is for tests and comparisons.
+enum class Method { automatic, events, tables, slices };
+
+struct PlanOptions {
+  bool exact = true;  // hold to the exact contract: see docs/numerics.md
+  Method method = Method::automatic;
+};
+
 class Plan {
  public:
-  // Throws std::invalid_argument if the description is not valid.
-  Plan(const NetworkSpec& spec, const Kernels& kernels);
+  // Throws std::invalid_argument if the description is not valid, or if the method named cannot run the network.
+  Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& options = {});
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
@@ -28,7 +36,9 @@ class Plan {
   double work(int64_t batch) const { return work_per_sample_ * static_cast<double>(batch); }
 
   const Kernels& kernels() const { return kernels_; }
-  const char* method() const { return tables_.empty() ? "events" : "tables"; }
+  const char* method() const { return !tables_.empty() ? "tables" : !slices_.empty() ? "slices" : "events"; }
+  // What runs which layer and why, in words.
+  const std::string& why() const { return why_; }
   int64_t n_in() const { return view_.n_in; }
   int64_t n_out() const { return layers_.back().n_out; }
   int64_t n_layers() const { return view_.n_layers; }
@@ -40,11 +50,15 @@ class Plan {
   static Floats floats(int64_t count);  // zeroed, aligned to 64 bytes
   void pack(const LayerSpec& layer, float initial, bool fires);
   void build_tables(const NetworkSpec& spec);
+  void build_slices(const NetworkSpec& spec, const PlanOptions& options);
+  void explain(const NetworkSpec& spec, const PlanOptions& options);
 
   const Kernels& kernels_;
   std::vector<Floats> storage_;
   std::vector<LayerView> layers_;
   std::vector<TableView> tables_;
+  std::vector<SliceView> slices_;
+  std::string why_;
   NetworkView view_{};
   int64_t scratch_bytes_ = 0;
   double work_per_sample_ = 0.0;

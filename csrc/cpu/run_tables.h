@@ -1,139 +1,246 @@
 // SPDX-License-Identifier: Apache-2.0
-// Method "tables": small networks, whole network step by step, everything in registers. A layer's spikes are the bits
-// of one word, and that word is the address of the next layer's current: one load replaces up to 16 additions.
+// Method "tables": networks of narrow layers under constant encoding. A layer's spikes are the bits of one word, and
+// that word is the address of the next layer's current.
 //
-// One sample is bound by the latency of the first layer's add - compare - subtract chain; the layers behind it run in
-// its shadow. Several samples are interleaved to fill that latency.
+// A group of samples goes through layer after layer over a tile of time steps: the states of a few samples fill the
+// registers and hide each other's latency, and the words of a whole tile are known before the next layer looks them up.
+// A single sample takes the way of table_decision.h.
 #pragma once
 
-#include "cpu/layer_scan.h"
+#include "core/modes.h"
+#include "cpu/arena.h"
+#include "cpu/constant_current.h"
+#include "cpu/features.h"
+#include "cpu/panels.h"
+#include "cpu/table_decision.h"
+#include "cpu/table_lookup.h"
 
 namespace snnfast {
 namespace {
 
-SNNFAST_INLINE void add_to(float* p, Vec a) { store(p, load(p) + a); }
+constexpr int kGroup = 8;           // samples
+constexpr int64_t kTableTile = 64;  // time steps
+constexpr int64_t kGroupStepsPerPoll = 64 * kTableTile;
 
-constexpr int kTableVectors = static_cast<int>(kTableWidth) / Vec::lanes;
+// Samples whose state is in registers at once, where a sample's state takes V vectors.
+constexpr int group_part(int V) {
+  const int vectors = Vec::lanes == 16 ? 16 : 8;
+  return V >= vectors ? 1 : vectors / V < kGroup ? vectors / V : kGroup;
+}
 
-// Hidden: number of spiking layers. LastVectors: vectors of the last layer. Samples: how many are interleaved.
-template <class Rule, class LastRule, int Hidden, int LastVectors, int Samples>
-struct TableRun {
-  static constexpr int V = kTableVectors, L = Vec::lanes;
-
-  static void run(const NetworkView& net, const Request& request, int64_t first) {
-    const NeuronConstants<Vec> constants = vector_constants(net);
-    const bool mean = net.decoding == static_cast<int>(Decoding::mean_potential);
-    Vec current[Samples][V], mem[Samples][Hidden][V], syn[Samples][Hidden][V];
-    Vec last_mem[Samples][LastVectors], last_syn[Samples][LastVectors], total[Samples][LastVectors];
-    for (int s = 0; s < Samples; ++s) {
-      const LayerView& layer = net.layers[0];
-      float h[V * L] = {};
-      const float* x = request.observations + (first + s) * net.n_in;
-      with_vectors(layer.padded / L, [&](auto count) {
-        panel_current<decltype(count)::value>(layer.weights, layer.bias, x, layer.n_in, h);
-      });
-      for (int v = 0; v < V; ++v) current[s][v] = load(h + v * L);
-      for (int l = 0; l < Hidden; ++l) {
-        for (int v = 0; v < V; ++v) {
-          const bool real = v * L < net.layers[l].padded;
-          mem[s][l][v] = real ? load(net.layers[l].initial + v * L) : broadcast(0.0f);
-          syn[s][l][v] = broadcast(0.0f);
-        }
-      }
-      for (int v = 0; v < LastVectors; ++v) last_mem[s][v] = last_syn[s][v] = total[s][v] = broadcast(0.0f);
-    }
-    // Spike counts live in memory: nobody waits for them, and registers are scarce.
-    const bool count = request.spike_counts != nullptr;
-    float counts[Samples][Hidden][V * L] = {};
-    const Vec one = broadcast(1.0f);
-    const float* tables[Hidden];
-    for (int l = 0; l < Hidden; ++l) tables[l] = net.tables[l + 1].entries;
-
-    for (int64_t t = 0; t < net.timesteps; ++t) {
-#pragma GCC unroll 8
-      for (int s = 0; s < Samples; ++s) {
-        uint64_t spikes = 0;
-        for (int v = 0; v < V; ++v) {
-          const auto mask = Rule::step(mem[s][0][v], syn[s][0][v], current[s][v], constants);
-          spikes |= static_cast<uint64_t>(bits(mask)) << (v * L);
-          if (count) add_to(counts[s][0] + v * L, keep_where(mask, one));
-        }
-#pragma GCC unroll 4
-        for (int l = 1; l < Hidden; ++l) {
-          const float* h = tables[l - 1] + spikes * (V * L);
-          spikes = 0;
-          for (int v = 0; v < V; ++v) {
-            const auto mask = Rule::step(mem[s][l][v], syn[s][l][v], load(h + v * L), constants);
-            spikes |= static_cast<uint64_t>(bits(mask)) << (v * L);
-            if (count) add_to(counts[s][l] + v * L, keep_where(mask, one));
-          }
-        }
-        const float* h = tables[Hidden - 1] + spikes * (LastVectors * L);
-        for (int v = 0; v < LastVectors; ++v) {
-          LastRule::step(last_mem[s][v], last_syn[s][v], load(h + v * L), constants);
-          if (mean) total[s][v] = total[s][v] + last_mem[s][v];
-        }
-      }
-    }
-
-    const LayerView& last = net.layers[net.n_layers - 1];
-    for (int s = 0; s < Samples; ++s) {
-      float out[LastVectors * L];
-      for (int v = 0; v < LastVectors; ++v) store(out + v * L, mean ? total[s][v] : last_mem[s][v]);
-      float* output = request.output + (first + s) * last.n_out;
-      for (int64_t j = 0; j < last.n_out; ++j) {
-        output[j] = mean ? out[j] / static_cast<float>(net.timesteps) : out[j];
-      }
-      for (int l = 0; count && l < Hidden; ++l) {
-        const int64_t n = net.layers[l].n_out;
-        __builtin_memcpy(request.spike_counts[l] + (first + s) * n, counts[s][l],
-                         static_cast<size_t>(n) * sizeof(float));
-      }
-    }
-  }
+// A layer's state and spikes for a group of samples.
+struct TableLayer {
+  float* mem;  // (kGroup, width), and so are syn, total, counts
+  float* syn;
+  float* total;  // of the last layer, for its mean potential
+  float* counts;
+  uint32_t* spikes;  // (kTableTile, kGroup)
 };
 
-// With four lanes one sample fills the registers already.
-constexpr int kInterleaved = Vec::lanes == 4 ? 1 : 4;
+struct TableScratch {
+  float* features[kGroup];
+  float* current[kGroup];  // of the first layer, (width)
+  TableLayer* layers;
+};
 
-template <class Rule, class LastRule, int Hidden, int LastVectors>
-bool run_table_samples(const NetworkView& net, const Request& request, int64_t first, int64_t count,
-                       const Interrupt& interrupt) {
-  int64_t i = 0;
-  for (; i + kInterleaved <= count; i += kInterleaved) {
-    TableRun<Rule, LastRule, Hidden, LastVectors, kInterleaved>::run(net, request, first + i);
-    if (interrupt.poll(interrupt.context)) return false;
+inline TableScratch take_tables(Arena& arena, const NetworkView& net) {
+  TableScratch scratch{};
+  const bool plain = features_are_observations(net);
+  for (int s = 0; s < kGroup; ++s) scratch.features[s] = plain ? nullptr : arena.take<float>(net.layers[0].n_in);
+  for (int s = 0; s < kGroup; ++s) scratch.current[s] = arena.take<float>(kTableWidth);
+  scratch.layers = arena.take<TableLayer>(net.n_layers);
+  for (int64_t l = 0; l < net.n_layers; ++l) {
+    TableLayer layer{};
+    layer.mem = arena.take<float>(kGroup * kTableWidth);
+    layer.syn = arena.take<float>(kGroup * kTableWidth);
+    layer.total = arena.take<float>(kGroup * kTableWidth);
+    layer.counts = arena.take<float>(kGroup * kTableWidth);
+    layer.spikes = arena.take<uint32_t>(kTableTile * kGroup);
+    if (arena.base) scratch.layers[l] = layer;
   }
-  if constexpr (kInterleaved > 1) {
-    for (; i < count; ++i) TableRun<Rule, LastRule, Hidden, LastVectors, 1>::run(net, request, first + i);
+  return scratch;
+}
+
+int64_t tables_scratch_bytes(const NetworkView& net) {
+  Arena arena{nullptr};
+  take_tables(arena, net);
+  return arena.used;
+}
+
+// One layer over a tile, for the samples [from, from + S) of the group.
+// Source: 0 a constant current, 1 a table of all inputs, 2 a table of the first inputs.
+template <class Rule, int V, int S, int Source>
+void scan_part(const TableView& table, const float* const* current, const uint32_t* input, TableLayer& layer, int from,
+               int64_t steps, bool mean, const NeuronConstants<Vec>& constants) {
+  constexpr int L = Vec::lanes;
+  Vec mem[S][V], syn[S][V];
+#pragma GCC unroll 8
+  for (int s = 0; s < S; ++s) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      mem[s][v] = load(layer.mem + ((from + s) * V + v) * L);
+      syn[s][v] = Rule::has_synapse ? load(layer.syn + ((from + s) * V + v) * L) : broadcast(0.0f);
+    }
+  }
+  for (int64_t t = 0; t < steps; ++t) {
+#pragma GCC unroll 8
+    for (int s = 0; s < S; ++s) {
+      Vec h[V];
+      if constexpr (Source == 0) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) h[v] = load(current[from + s] + v * L);
+      } else {
+        look_up<V, Source == 1>(table, input[t * kGroup + from + s], h);
+      }
+      uint32_t spikes = 0;
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        const auto mask = Rule::step(mem[s][v], syn[s][v], h[v], constants);
+        if constexpr (Rule::fires) spikes |= bits(mask) << (v * L);
+      }
+      if constexpr (Rule::fires) {
+        layer.spikes[t * kGroup + from + s] = spikes;
+      } else if (mean) {
+#pragma GCC unroll 8
+        for (int v = 0; v < V; ++v) {
+          float* total = layer.total + ((from + s) * V + v) * L;
+          store(total, load(total) + mem[s][v]);
+        }
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int s = 0; s < S; ++s) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) {
+      store(layer.mem + ((from + s) * V + v) * L, mem[s][v]);
+      if constexpr (Rule::has_synapse) store(layer.syn + ((from + s) * V + v) * L, syn[s][v]);
+    }
+  }
+}
+
+template <class Rule, int V, int Source>
+void scan_group(const TableView& table, const float* const* current, const uint32_t* input, TableLayer& layer,
+                int64_t samples, int64_t steps, bool mean, const NeuronConstants<Vec>& constants) {
+  constexpr int S = group_part(V);
+  for (int from = 0; from < samples; from += S) {
+    scan_part<Rule, V, S, Source>(table, current, input, layer, from, steps, mean, constants);
+  }
+}
+
+template <class F>
+void with_table_vectors(int64_t vectors, F&& f) {
+  constexpr int most = static_cast<int>(kTableWidth) / Vec::lanes;
+  if (vectors == 1) return f(VectorCount<1>{});
+  if (vectors == 2) return f(VectorCount<2>{});
+  if constexpr (most >= 4) {
+    if (vectors == 4) return f(VectorCount<4>{});
+  }
+  if constexpr (most >= 8) return f(VectorCount<8>{});
+}
+
+inline void add_counts(const uint32_t* spikes, int64_t steps, int64_t n, float* counts) {
+  for (int64_t t = 0; t < steps; ++t) {
+    const uint32_t word = spikes[t * kGroup];
+    for (int64_t j = 0; j < n; ++j) counts[j] += static_cast<float>(word >> j & 1u);
+  }
+}
+
+// The group's samples first .. first + samples - 1. False if interrupted.
+bool run_table_group(const NetworkView& net, const Request& request, int64_t first, int64_t samples,
+                     const TableScratch& scratch, const Interrupt& interrupt) {
+  const NeuronConstants<Vec> constants = vector_constants(net);
+  const LayerView& last = net.layers[net.n_layers - 1];
+  const bool mean = net.decoding == static_cast<int>(Decoding::mean_potential);
+  const float* inputs[kGroup];
+  for (int s = 0; s < kGroup; ++s) {  // past the last sample the group is filled up with that one
+    const float* x = request.observations + (first + (s < samples ? s : samples - 1)) * net.n_in;
+    if (scratch.features[s]) write_features(net, x, scratch.features[s]);
+    inputs[s] = scratch.features[s] ? scratch.features[s] : x;
+    __builtin_memset(scratch.current[s], 0, static_cast<size_t>(kTableWidth) * sizeof(float));
+  }
+  constant_currents(net.layers[0], inputs, scratch.current, samples <= kSharing ? kSharing : kGroup, 0,
+                    net.layers[0].panels);
+  for (int64_t l = 0; l < net.n_layers; ++l) {
+    const LayerView& layer = net.layers[l];
+    const TableLayer& state = scratch.layers[l];
+    const int64_t width = net.tables[l].width;
+    const size_t bytes = static_cast<size_t>(kGroup * width) * sizeof(float);
+    __builtin_memset(state.mem, 0, bytes);
+    __builtin_memset(state.syn, 0, bytes);
+    __builtin_memset(state.total, 0, bytes);
+    __builtin_memset(state.counts, 0, bytes);
+    // A layer may take more samples at once than the one before it has left spikes of.
+    if (samples < kGroup) __builtin_memset(state.spikes, 0, kTableTile * kGroup * sizeof(uint32_t));
+    for (int s = 0; s < kGroup; ++s) {
+      __builtin_memcpy(state.mem + s * width, layer.initial, static_cast<size_t>(layer.padded) * sizeof(float));
+    }
+  }
+  const bool first_spike = net.decoding == static_cast<int>(Decoding::first_spike);
+  uint32_t answer[kGroup] = {};
+  for (int64_t t0 = 0; t0 < net.timesteps; t0 += kTableTile) {
+    if (t0 % kGroupStepsPerPoll == 0 && interrupt.poll(interrupt.context)) return false;
+    const int64_t steps = net.timesteps - t0 < kTableTile ? net.timesteps - t0 : kTableTile;
+    for (int64_t l = 0; l < net.n_layers; ++l) {
+      const LayerView& layer = net.layers[l];
+      TableLayer& state = scratch.layers[l];
+      const TableView& table = net.tables[l];
+      const uint32_t* input = l ? scratch.layers[l - 1].spikes : nullptr;
+      with_rule(net, layer.fires, [&](auto rule) {
+        using Rule = decltype(rule);
+        with_table_vectors(table.width / Vec::lanes, [&](auto vectors) {
+          constexpr int V = decltype(vectors)::value;
+          auto* scan = l == 0 ? scan_group<Rule, V, 0> : table.rest ? scan_group<Rule, V, 2> : scan_group<Rule, V, 1>;
+          scan(table, scratch.current, input, state, samples, steps, mean, constants);
+        });
+      });
+      if (!layer.fires) continue;
+      const int64_t width = table.width;
+      const bool output = l == net.n_layers - 1;
+      for (int64_t s = 0; s < samples && (request.spike_counts || output); ++s) {
+        add_counts(state.spikes + s, steps, layer.n_out, state.counts + s * width);
+      }
+      for (int64_t s = 0; s < samples && output && first_spike; ++s) {
+        for (int64_t t = 0; t < steps && !answer[s]; ++t) answer[s] = state.spikes[t * kGroup + s];
+      }
+    }
+  }
+  const TableLayer& end = scratch.layers[net.n_layers - 1];
+  const int64_t width = net.tables[net.n_layers - 1].width;
+  for (int64_t s = 0; s < samples; ++s) {
+    float* output = request.output + (first + s) * last.n_out;
+    for (int64_t j = 0; j < last.n_out; ++j) {
+      output[j] = first_spike  ? static_cast<float>(answer[s] >> j & 1u)
+                  : last.fires ? end.counts[s * width + j]
+                  : mean       ? end.total[s * width + j] / static_cast<float>(net.timesteps)
+                               : end.mem[s * width + j];
+    }
+    for (int64_t l = 0; request.spike_counts && l < net.n_layers && net.layers[l].fires; ++l) {
+      const int64_t n = net.layers[l].n_out, stride = net.tables[l].width;
+      __builtin_memcpy(request.spike_counts[l] + (first + s) * n, scratch.layers[l].counts + s * stride,
+                       static_cast<size_t>(n) * sizeof(float));
+    }
   }
   return true;
 }
 
-template <class Rule, class LastRule>
-bool run_table_depth(const NetworkView& net, const Request& request, int64_t first, int64_t count,
-                     const Interrupt& interrupt) {
-  const bool narrow = net.tables[net.n_layers - 1].width == Vec::lanes;
-  if (net.n_layers == 2) {
-    return narrow ? run_table_samples<Rule, LastRule, 1, 1>(net, request, first, count, interrupt)
-                  : run_table_samples<Rule, LastRule, 1, kTableVectors>(net, request, first, count, interrupt);
-  }
-  return narrow ? run_table_samples<Rule, LastRule, 2, 1>(net, request, first, count, interrupt)
-                : run_table_samples<Rule, LastRule, 2, kTableVectors>(net, request, first, count, interrupt);
-}
-
-template <bool Delayed, Reset reset, bool A, bool B>
-NeuronRule<Delayed, Reset::none, A, B> without_reset(NeuronRule<Delayed, reset, A, B>);
-
-bool run_tables(const NetworkView& net, const Request& request, int64_t first, int64_t count,
+bool run_tables(const NetworkView& net, const Request& request, int64_t first, int64_t count, char* memory,
                 const Interrupt& interrupt) {
-  bool finished = true;
-  with_rule(net, true, [&](auto rule) {
-    using Rule = decltype(rule);
-    using LastRule = decltype(without_reset(rule));
-    finished = run_table_depth<Rule, LastRule>(net, request, first, count, interrupt);
-  });
-  return finished;
+  if (count == 1 && decides_at_once(net, request)) {
+    table_decision(net, request, first);
+    return true;
+  }
+  Arena arena{memory};
+  const TableScratch scratch = take_tables(arena, net);
+  for (int64_t i = 0; i < count; i += kGroup) {
+    const int64_t samples = count - i < kGroup ? count - i : kGroup;
+    if (samples == 1 && decides_at_once(net, request)) {
+      table_decision(net, request, first + i);
+    } else {
+      if (!run_table_group(net, request, first + i, samples, scratch, interrupt)) return false;
+    }
+  }
+  return true;
 }
 
 }  // namespace

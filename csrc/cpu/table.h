@@ -1,18 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which networks the method "tables" serves, and how its tables are laid out.
+// Which layers the method "tables" serves, and how its tables are laid out.
 #pragma once
 
 #include <cstdint>
 
 namespace snnfast {
 
-constexpr int64_t kTableWidth = 16;     // most inputs and outputs of a layer that is looked up
-constexpr int64_t kTableMaxHidden = 2;  // most spiking layers
+constexpr int64_t kTableWidth = 32;       // most neurons of a layer, and so most inputs of the next
+constexpr int64_t kTableBits = 16;        // up to so many inputs, all patterns are in the table,
+constexpr int64_t kTablePrefixBits = 11;  // with more, the patterns of the first so many
 
-// The current of a layer for every pattern of input spikes: entry m, `width` floats, is the current for input bits m.
-// Each entry is the canonical sum, inputs ascending and the bias last, so looking it up changes no bit.
+// Floats in a row of a layer's table and state. Few different widths, for few ways to run them.
+constexpr int64_t kHalfTableWidth = kTableWidth / 2;
+inline int64_t table_width(int64_t outputs, bool fires, int64_t lanes) {
+  if (!fires && outputs <= lanes) return lanes;
+  return outputs <= kHalfTableWidth ? kHalfTableWidth : kTableWidth;
+}
+
+// The current of a layer for every pattern of its first inputs' spikes: entry m, `width` floats, for input bits m.
+// Each entry is the canonical sum, inputs ascending, so looking it up changes no bit. Inputs that are not in the
+// pattern follow one by one, ascending; the bias comes last, so it is in the entries only where they hold all inputs.
 struct TableView {
   const float* entries;
+  uint32_t pattern;   // mask of the inputs in the table
+  int prefix;         // their number
+  const float* rest;  // weight rows of the other inputs, one of zeros after them; null: there are none
+  uint32_t end;       // bit of the row of zeros
+  const float* bias;  // zeros where the entries hold it
   int64_t width;
 };
 

@@ -6,12 +6,12 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Plan', 'cap_isa', 'fast_act', 'if_forward', 'info', 'num_threads', 'parallel_loops', 'set_num_threads', 'supported_isas']
+__all__: list[str] = ['Plan', 'cap_isa', 'fast_act', 'fast_run', 'if_forward', 'info', 'measure_ceiling', 'num_threads', 'parallel_loops', 'set_num_threads', 'supported_isas']
 class Plan:
     """
     A network made ready to run on this machine.
     """
-    def __init__(self, *, weights: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], biases: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None], alpha: typing.SupportsFloat | typing.SupportsIndex, beta: typing.SupportsFloat | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, initial_membrane: typing.SupportsFloat | typing.SupportsIndex, reset: str, order: str, timesteps: typing.SupportsInt | typing.SupportsIndex, encoding: str, decoding: str, split_inputs: bool, bias_input: bool, isa: str | None = None) -> None:
+    def __init__(self, *, weights: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], biases: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32] | None], alpha: typing.SupportsFloat | typing.SupportsIndex, beta: typing.SupportsFloat | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, initial_membrane: typing.SupportsFloat | typing.SupportsIndex, reset: str, order: str, timesteps: typing.SupportsInt | typing.SupportsIndex, encoding: str, decoding: str, split_inputs: bool, bias_input: bool, isa: str | None = None, exact: bool = True, method: str = 'auto') -> None:
         ...
     def run(self, observations: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex, output: typing.SupportsInt | typing.SupportsIndex, seed: typing.SupportsInt | typing.SupportsIndex = 0, first_sample: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         """
@@ -33,11 +33,18 @@ class Plan:
     @property
     def n_out(self) -> int:
         ...
+    @property
+    def why(self) -> str:
+        ...
 def cap_isa(name: str) -> None:
     ...
 def fast_act(plan: typing.Any, fallback: typing.Any) -> typing.Any:
     """
     A function observation -> decision; anything but a plain float32 observation goes to `fallback`.
+    """
+def fast_run(plan: typing.Any, tensor_type: typing.Any) -> typing.Any:
+    """
+    A function observations -> output; None for anything but a plain float32 tensor. Or None.
     """
 def if_forward(current: typing.SupportsInt | typing.SupportsIndex, membrane: typing.SupportsInt | typing.SupportsIndex, spikes: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, order: str, isa: str | None = None) -> None:
     """
@@ -45,6 +52,10 @@ def if_forward(current: typing.SupportsInt | typing.SupportsIndex, membrane: typ
     """
 def info() -> dict[str, typing.Any]:
     ...
+def measure_ceiling(name: str, bytes: typing.SupportsInt | typing.SupportsIndex = 0, isa: str | None = None) -> float:
+    """
+    Units per second of one core at best; csrc/cpu/measure_ceiling.h lists the names.
+    """
 def num_threads() -> int:
     ...
 def parallel_loops() -> int:

@@ -22,6 +22,7 @@ from snnfast.spec import NetworkSpec, Order, check_count
 Backend = Literal["auto", "reference", "cpu", "cuda"]
 Record = Literal["spikes", "potentials"]
 Act = Callable[..., int]
+FastRun = Callable[[Tensor], Tensor | None]
 
 try:
     from snnfast import _core
@@ -63,6 +64,9 @@ class Executable(Protocol):
     def simulate(self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0) -> Simulation:
         """Output, spike counts, and records on request."""
 
+    def fast_run(self) -> FastRun | None:
+        """A quicker way to run a batch that answers ``None`` for all but plain tensors, or ``None``: there is none."""
+
     def act(self, general: Act) -> Act:
         """A quicker function for plain observations that leaves all others to ``general``, or that itself."""
 
@@ -90,11 +94,14 @@ class ReferenceExecutable:
         with torch.no_grad():
             return reference.simulate(self._spec, observations, seed=seed, first_sample=first_sample, record=record)
 
+    def fast_run(self) -> FastRun | None:
+        return None
+
     def act(self, general: Act) -> Act:
         return general
 
     def method(self) -> dict[str, str]:
-        return {"backend": "reference", "isa": "torch", "method": "time loop"}
+        return {"backend": "reference", "isa": "torch", "method": "time loop", "why": "the definition, in plain torch"}
 
 
 class CpuExecutable:
@@ -102,7 +109,7 @@ class CpuExecutable:
 
     device = torch.device("cpu")
 
-    def __init__(self, spec: NetworkSpec, isa: str | None = None) -> None:
+    def __init__(self, spec: NetworkSpec, isa: str | None = None, *, exact: bool = True, method: str = "auto") -> None:
         neuron = spec.neuron
         self._spec = spec
         self.plan = _core.Plan(
@@ -120,6 +127,8 @@ class CpuExecutable:
             split_inputs=spec.split_inputs,
             bias_input=spec.bias_input,
             isa=isa,
+            exact=exact,
+            method=method,
         )
         self._n_out = spec.n_out
 
@@ -153,12 +162,16 @@ class CpuExecutable:
         )
         return Simulation(output, counts, input_counts, spikes, potentials)
 
+    def fast_run(self) -> FastRun | None:
+        run: FastRun | None = _core.fast_run(self.plan, Tensor)
+        return run
+
     def act(self, general: Act) -> Act:
         act: Act = _core.fast_act(self.plan, general)
         return act
 
     def method(self) -> dict[str, str]:
-        return {"backend": "cpu", "isa": self.plan.isa, "method": self.plan.method}
+        return {"backend": "cpu", "isa": self.plan.isa, "method": self.plan.method, "why": self.plan.why}
 
 
 #: Why a backend cannot run here, or "". Asked only for the one that is wanted: asking for CUDA wakes the driver.
@@ -192,11 +205,11 @@ def resolve(name: str) -> str:
     return str(cuda_backend.device_of(name)) if kind == "cuda" else name
 
 
-def compile_network(spec: NetworkSpec, backend: str) -> Executable:
+def compile_network(spec: NetworkSpec, backend: str, exact: bool = True) -> Executable:
     """Make a network ready to run on a backend that :func:`resolve` has named."""
-    if backend.startswith("cuda"):
+    if backend.startswith("cuda"):  # which has exact methods only, and those serve both contracts
         return CudaExecutable(spec, torch.device(backend))
-    return ReferenceExecutable(spec) if backend == "reference" else CpuExecutable(spec)
+    return ReferenceExecutable(spec) if backend == "reference" else CpuExecutable(spec, exact=exact)
 
 
 def if_forward(
@@ -220,6 +233,24 @@ def instruction_sets() -> list[str]:
 def parallel_loops() -> int:
     """How many calls have used more than one thread so far; lets tests and benchmarks prove that the pool ran."""
     return int(_core.parallel_loops())
+
+
+def measure_ceiling(name: str, *, bytes: int = 0, isa: str | None = None) -> float:
+    """How fast one core does one thing at best, in units per second; a loop of a few milliseconds, best of many.
+
+    Args:
+        name: ``"add"`` and ``"mul_add"``: float additions (multiplications each followed by an addition) with operands
+            in registers; ``"step"``: neuron steps, many at a time; ``"step_latency"``: steps of one neuron, each
+            waiting for the one before; ``"add_memory"``: float additions with one operand from memory; ``"read"``:
+            bytes read.
+        bytes: size of that memory, which decides the cache it lies in; unused by the others.
+        isa: instruction set; the one in use unless given.
+
+    Raises:
+        ValueError: unknown name or instruction set, or bytes out of range.
+    """
+    resolve("cpu")
+    return float(_core.measure_ceiling(name, bytes, isa))
 
 
 def core_info() -> dict[str, object]:

@@ -30,6 +30,13 @@ except ImportError:
 _MINIMUM_DRIVER = {12: "525", 13: "580"}
 
 
+#: Why a method was chosen, in words.
+_WHY = {
+    "tiny": "at most two hidden layers of at most 16 neurons fit into a thread's registers (output only)",
+    "events": "serves every network, option and record",
+}
+
+
 def _cuda_version(number: int) -> str:
     return f"{number // 1000}.{number % 1000 // 10}"
 
@@ -154,9 +161,17 @@ class CudaExecutable:
         self._queue(observations, seed, first_sample, True, output, records)
         return Simulation(output, counts, input_counts, spikes, potentials)
 
+    def fast_run(self) -> None:
+        return None
+
     def act(self, general: Callable[..., int]) -> Callable[..., int]:
         return general
 
     def method(self) -> dict[str, str]:
         capability = torch.cuda.get_device_capability(self.device)
-        return {"backend": "cuda", "isa": "sm_{}{}".format(*capability), "method": self.plan.method}
+        return {
+            "backend": "cuda",
+            "isa": "sm_{}{}".format(*capability),
+            "method": self.plan.method,
+            "why": _WHY[self.plan.method],
+        }

@@ -85,7 +85,9 @@ class SpikingNetwork:
         backend: ``"auto"`` (the CPU), ``"reference"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``. With CUDA,
             tensors must be on that device and the output is there too; arrays go there and come back.
         exact: hold to the exact contract (bit-identical for every backend, instruction set and number of threads).
-            ``False`` permits other orders of summation; today every method is exact, so both give the same bits.
+            ``False`` permits other orders of summation where they are faster (contract *fast*: a spike may differ
+            where the membrane potential is within rounding of the threshold); without a matrix unit nothing is, and
+            both give the same bits.
         split_inputs: encode ``[max(x, 0), max(-x, 0)]`` with weights ``[W, -W]``.
         bias_input: append a constant 1 to observations; the first weights carry a last column for it.
         output_scale: factor from decoded output to the unit of the network this one was converted from.
@@ -132,10 +134,10 @@ class SpikingNetwork:
         self._n_in = spec.n_in
         self.output_scale = check_float("output_scale", output_scale)
         self.conversion: dict[str, Any] = dict(conversion or {})
-        self._executable = backends.compile_network(spec, self._backend)
+        self._executable = backends.compile_network(spec, self._backend, exact)
         self._run = self._executable.run
+        self._fast_run = self._executable.fast_run()
         self._number = ops.register(self)
-        self._on_cpu = self._executable.device.type == "cpu"
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
         if type(self).act is SpikingNetwork.act:
@@ -200,7 +202,7 @@ class SpikingNetwork:
         return self._exact
 
     def method(self) -> dict[str, str]:
-        """Which backend, instruction set and method run this network."""
+        """Which backend, instruction set and method run this network, and why ("backend", "isa", "method", "why")."""
         return self._executable.method()
 
     def __repr__(self) -> str:
@@ -238,22 +240,12 @@ class SpikingNetwork:
         """
         if torch.compiler.is_compiling() and isinstance(observations, Tensor):
             return self._as_operator(observations, seed, original_units)
-        # The common case first, in the fewest look-ups: a batch that needs no conversion.
-        if (
-            type(observations) is Tensor
-            and observations.dtype is torch.float32
-            and observations.ndim == 2
-            and observations.shape[1] == self._n_in
-            and observations.is_cpu is self._on_cpu
-            and (self._on_cpu or observations.device == self._executable.device)
-            and observations.is_contiguous()
-            and not observations.requires_grad
-            and not observations.is_neg()
-            and observations.layout is torch.strided
-            and not ops.is_mapped(observations)
-        ):
-            output = self._run(observations, 0 if type(seed) is int and seed == 0 else check_seed(seed))
-            return output * self.output_scale if original_units else output
+        # The common case first, in the fewest steps: a plain tensor with all arguments at their defaults. A network
+        # that draws random numbers takes its seed the general way.
+        if self._fast_run is not None and seed == 0 and type(seed) is int:
+            output = self._fast_run(observations)  # type: ignore[arg-type]  # it looks for itself
+            if output is not None:
+                return output * self.output_scale if original_units else output
         if isinstance(observations, Tensor) and ops.is_mapped(observations):
             return self._as_operator(observations, seed, original_units)
         batch = _as_observations(observations, self._n_in, self.device)

@@ -12,8 +12,48 @@ from torch import Tensor, nn
 from snnfast.network import SpikingNetwork
 from snnfast.spec import NeuronSpec
 
-#: Share of hidden neurons that fire per step, which every timed case must show: what converted policies do.
-RATE_RANGE = (0.10, 0.15)
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A network's sizes and steps, and the batches that it is timed on.
+
+    Attributes:
+        middle: the batch for other firing rates than the usual one.
+    """
+
+    sizes: tuple[int, ...]
+    timesteps: int
+    batches: tuple[int, ...]
+    middle: int
+
+
+SHAPES = {
+    "tiny": Shape((4, 16, 16, 2), 100, (1, 100, 1024, 65536), 1024),
+    "medium": Shape((8, 256, 256, 4), 100, (1, 256, 4096), 256),
+    "large": Shape((784, 1200, 1200, 10), 50, (1, 128, 1024), 128),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rate:
+    """A share of hidden neurons that fire per step: what is aimed at, and what a timed case must show."""
+
+    aim: float
+    low: float
+    high: float
+
+    def check(self, name: str, rates: list[float]) -> None:
+        """Raise a RuntimeError unless every layer fires in the range."""
+        if not all(self.low <= r <= self.high for r in rates):
+            found = ", ".join(f"{100 * r:.1f} %" for r in rates)
+            raise RuntimeError(
+                f"{name}: hidden firing rates must be from {100 * self.low:g} to {100 * self.high:g} %, got {found}"
+            )
+
+
+#: What converted policies do; then hardly any spikes, and very many.
+USUAL_RATE = Rate(0.125, 0.10, 0.15)
+OTHER_RATES = (Rate(0.03, 0.02, 0.04), Rate(0.40, 0.35, 0.45))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +63,7 @@ class Workload:
     Attributes:
         relu: the original network, Linear and ReLU.
         spiking: the same weights as a spiking network (immediate order, constant input, final potential).
+        fast: the same without the exact contract, or ``None`` where that is the same method.
         rates: share of neurons that fire per step, per hidden layer, on the sample used for scaling.
     """
 
@@ -31,6 +72,7 @@ class Workload:
     timesteps: int
     relu: nn.Sequential
     spiking: SpikingNetwork
+    fast: SpikingNetwork | None
     rates: tuple[float, ...]
 
     def observations(self, batch: int) -> Tensor:
@@ -44,7 +86,9 @@ def hidden_rates(network: SpikingNetwork, observations: Tensor) -> list[float]:
     return [float(c.double().mean()) / network.timesteps for c in counts]
 
 
-def make_workload(name: str, sizes: tuple[int, ...], timesteps: int, rate: float = 0.125, seed: int = 1) -> Workload:
+def make_workload(
+    name: str, sizes: tuple[int, ...], timesteps: int, rate: float = USUAL_RATE.aim, seed: int = 1
+) -> Workload:
     """A random network whose hidden layers fire at about ``rate``.
 
     Weights start as He's; then layer after layer is scaled by bisection until its neurons fire at the wanted rate.
@@ -81,30 +125,13 @@ def make_workload(name: str, sizes: tuple[int, ...], timesteps: int, rate: float
             linear.bias.copy_(b)
         relu += [linear, nn.ReLU()]
     spiking = SpikingNetwork(weights, biases, NeuronSpec(), timesteps)
-    rates = tuple(hidden_rates(spiking, sample))
-    return Workload(name, sizes, timesteps, nn.Sequential(*relu[:-1]).eval(), spiking, rates)
-
-
-class NaiveTorch:
-    """A spiking network as one writes it first in torch: a loop over time, a product per layer, compare, subtract."""
-
-    def __init__(self, network: SpikingNetwork) -> None:
-        self.weights, self.biases = network.weights, network.biases
-        self.timesteps = network.timesteps
-
-    @torch.no_grad()
-    def __call__(self, observations: Tensor) -> Tensor:
-        layers = len(self.weights)
-        potentials = [torch.zeros(observations.shape[0], w.shape[0]) for w in self.weights]
-        for _ in range(self.timesteps):
-            spikes = observations
-            for i in range(layers):
-                h = torch.matmul(spikes, self.weights[i].t())
-                bias = self.biases[i]
-                if bias is not None:
-                    h = h + bias
-                potentials[i] = potentials[i] + h
-                if i < layers - 1:
-                    spikes = (potentials[i] >= 1.0).float()
-                    potentials[i] = potentials[i] - spikes
-        return potentials[-1]
+    fast = SpikingNetwork(weights, biases, NeuronSpec(), timesteps, exact=False)
+    return Workload(
+        name,
+        sizes,
+        timesteps,
+        nn.Sequential(*relu[:-1]).eval(),
+        spiking,
+        None if fast.method() == spiking.method() else fast,
+        tuple(hidden_rates(spiking, sample)),
+    )

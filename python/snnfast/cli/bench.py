@@ -4,15 +4,23 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 from pathlib import Path
 from typing import Any
 
-from snnfast.cli.common import Output, Subparsers, add_command, count
+from snnfast.cli.common import (
+    Output,
+    Subparsers,
+    UsageError,
+    add_command,
+    check_distinct,
+    check_plot,
+    check_target,
+    count,
+)
 from snnfast.conversion import DEFAULT_PRESET, PRESETS
 
-_WHAT = ("network", "similarity", "evaluation", "all")
+_WHAT = ("network", "similarity", "evaluation", "contract", "all")
+_WORKLOADS = ("tiny", "medium", "large")
 
 
 def add(subparsers: Subparsers) -> None:
@@ -23,9 +31,10 @@ def add(subparsers: Subparsers) -> None:
         _bench,
         summary="measure speed and similarity",
         description=(
-            "network     the compiled network against naive torch and the original ReLU network\n"
+            "network     the compiled network against torch, the original ReLU network and other libraries\n"
             "similarity  decisions of converted policies against the originals', over several trained policies\n"
             "evaluation  a whole evaluation against the one-decision-at-a-time way of the 2020 thesis\n"
+            "contract    is every difference between the fast and the exact contract explained by rounding?\n"
             "all         all of them, similarity for both presets"
         ),
         example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
@@ -43,18 +52,39 @@ def add(subparsers: Subparsers) -> None:
         metavar="DIR",
         help="of similarity: folder for trained policies (default: the user's cache)",
     )
+    parser.add_argument(
+        "--decisions", type=count, default=50_000, metavar="N", help="of contract: per network (default: 50000)"
+    )
+    parser.add_argument(
+        "--workload", choices=tuple(_WORKLOADS), action="append", help="of network: only this one (may be repeated)"
+    )
+    parser.add_argument(
+        "--peers",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="of network: also the other libraries for spiking networks that are installed (default: yes)",
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="of network: draw the figures to a .png, .pdf or .svg"
+    )
     parser.add_argument("--quick", action="store_true", help="see that it works; no figures to quote")
 
 
 def _bench(arguments: argparse.Namespace, out: Output) -> int:
-    what = ("network", "evaluation", *PRESETS) if arguments.what == "all" else (arguments.what,)
+    what = ("network", "evaluation", "contract", *PRESETS) if arguments.what == "all" else (arguments.what,)
+    if arguments.plot is not None:
+        if "network" not in what:
+            raise UsageError(f"--plot draws the figures of `bench network`, not of `bench {arguments.what}`")
+        check_plot(arguments.plot)
+        check_target(arguments.plot, overwrite=True)
+        check_distinct({"--json": arguments.json, "--plot": arguments.plot})
     results: dict[str, Any] = {}
     for name in what:
         if len(what) > 1:
             out.say(f"\n== {'similarity, preset ' if name in PRESETS else ''}{name}")
         results[name] = _one(name, arguments, out)
     out.write(results if len(what) > 1 else results[what[0]])
-    return 0
+    return int(any(result.get("unexplained", 0) > 0 for result in results.values()))
 
 
 def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any]:
@@ -62,13 +92,22 @@ def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any
     if name == "network":
         from snnfast.bench import network
 
-        with contextlib.redirect_stdout(sys.stderr if out.json_path == "-" else sys.stdout):
-            return network.run(quick=arguments.quick)
+        figures = network.run(quick=arguments.quick, peers=arguments.peers, workloads=arguments.workload, say=out.say)
+        if arguments.plot is not None:
+            from snnfast import plots
+
+            plots.benchmark_plot(figures["cases"], arguments.plot)
+            out.say(f"wrote {arguments.plot}")
+        return figures
     if name == "evaluation":
         from snnfast.bench import evaluation
 
         smaller: dict[str, Any] = {"repeats": 1, "slice_size": 20} if arguments.quick else {}
         return evaluation.run(seed=seed, say=out.say, **smaller)
+    if name == "contract":
+        from snnfast.bench import contract
+
+        return contract.run(decisions=arguments.decisions, quick=arguments.quick, seed=seed, say=out.say)
     from snnfast.bench import similarity
 
     return similarity.run(

@@ -60,6 +60,12 @@ def add(subparsers: Subparsers) -> None:
     settings.add_argument("--initial-potential", type=float, metavar="X", help="of hidden neurons, in thresholds")
     settings.add_argument("--readout", choices=get_args(Readout), help="membrane potential to read")
     settings.add_argument("--split-inputs", action="store_true", help="feed positive and negative inputs separately")
+    settings.add_argument(
+        "--weight-grid",
+        type=int,
+        metavar="BITS",
+        help="round weights to 2 to 16 bits per neuron, so that the quickest methods are exact (default: leave them)",
+    )
 
 
 def _convert(arguments: argparse.Namespace, out: Output) -> int:
@@ -92,6 +98,7 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
             "initial_potential",
             "readout",
             "split_inputs",
+            "weight_grid",
         )
     }
     network = convert(policy, replay, **given)
@@ -102,6 +109,9 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
         values = scale if isinstance(scale, list) else [scale]
         span = f"{values[0]:.4g}" if len(values) == 1 else f"{min(values):.4g} to {max(values):.4g}, one per neuron"
         out.say(f"  layer {number}: {network.sizes[number]} neurons, activation scale {span}")
+    grid = network.conversion["weight_grid"]
+    if grid is not None:
+        out.say(f"  weights on a grid of {grid['bits']} bits: moved by {max(grid['largest_change']):.2g} at most")
     if replay is not None:
         same = _same_decisions(network, replay)
         out.say(f"  {same:.2%} of the replay's decisions are the original's; `snnfast evaluate` plays and compares")

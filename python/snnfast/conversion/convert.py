@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from snnfast._version import __version__
+from snnfast.conversion.grid import check_bits, snap_to_grid
 from snnfast.conversion.presets import DEFAULT_PRESET, Preset, Readout, get_preset
 from snnfast.conversion.reading import read_network
 from snnfast.conversion.scaling import ScaledNetwork, ScalingMethod, check_percentile, scale_network
@@ -46,6 +47,7 @@ def convert(
     initial_potential: float | None = None,
     readout: Readout | None = None,
     split_inputs: bool = False,
+    weight_grid: int | None = None,
     backend: str = "auto",
     exact: bool = True,
 ) -> SpikingNetwork:
@@ -66,6 +68,10 @@ def convert(
         initial_potential: of hidden neurons, as a fraction of the threshold.
         readout: "final" or "mean" membrane potential of the last layer (decoding "potential" or "mean_potential").
         split_inputs: feed positive and negative parts of the observations separately.
+        weight_grid: bits per weight, 2 to 16, or ``None`` for none of this: round the weights of every layer but the
+            first to multiples of a power of two per neuron, so that sums of them are exact in any order and the
+            quickest methods keep the exact contract. The rounded network is another network, with spikes of its
+            own; 16 bits move a weight by 2**-15 of its row's largest, about. See ``docs/numerics.md``.
         backend, exact: as for :class:`SpikingNetwork`.
 
     Returns:
@@ -88,14 +94,16 @@ def convert(
         initial_potential=initial_potential,
         readout=readout,
     )
+    bits = check_bits(weight_grid)
     neuron = NeuronSpec(order=settings.order, initial_potential=settings.initial_potential)
     decoding = _DECODING[settings.readout]
     gain = output_gain(neuron, settings.timesteps, decoding, backend=backend)
     layers = read_network(policy)
     observations = None if replay is None else _observations(replay, layers[0].weight.shape[1])
     scaled = scale_network(layers, observations, settings.scaling, percentile=settings.percentile, shift=settings.shift)
+    weights = scaled.weights if bits is None else _on_grid(scaled.weights, bits)
     return SpikingNetwork(
-        scaled.weights,
+        weights,
         scaled.biases,
         neuron,
         settings.timesteps,
@@ -110,6 +118,9 @@ def convert(
             "scales": [_jsonable(scale) for scale in scaled.scales],
             "shifts": _shifts(scaled),
             "gain": gain,
+            "weight_grid": None
+            if bits is None
+            else {"bits": bits, "largest_change": _changes(scaled.weights, weights)},
             "replay": _provenance(replay, observations),
             "version": __version__,
         },
@@ -157,6 +168,24 @@ def _settings(preset: Preset, **given: Any) -> Preset:
             )
         percentile = 100.0
     return dataclasses.replace(settings, timesteps=timesteps, percentile=percentile)
+
+
+def _on_grid(weights: list[FloatArray], bits: int) -> list[FloatArray]:
+    """The first layer as it is, because its inputs are no spikes; the others on the grid."""
+    snapped = weights[:1]
+    for number, w in enumerate(weights[1:], start=2):
+        try:
+            snapped.append(snap_to_grid(w, bits).weights)
+        except ValueError as error:
+            raise ValueError(
+                f"weight_grid={bits} is not possible for layer {number} of {len(weights)}: {error}"
+            ) from None
+    return snapped
+
+
+def _changes(before: list[FloatArray], after: list[FloatArray]) -> list[float]:
+    """Per layer the most that a weight has moved."""
+    return [float(np.abs(b.astype(np.float64) - a).max()) for a, b in zip(before, after, strict=True)]
 
 
 def _observations(replay: ReplayLike | npt.ArrayLike | Tensor, n_in: int) -> FloatArray:

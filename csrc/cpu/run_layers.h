@@ -1,26 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Method "events": a block of samples through all layers, layer by layer over a tile of time steps. Serves every size,
-// option and record. The layer before hands over lists of the inputs that spiked.
+// A block of samples through all layers, layer by layer over a tile of time steps. Serves every size, option and
+// record. A layer hands over its spikes as bits. The next one takes them as lists of the inputs that spiked (method
+// "events") or as bytes of a matrix (method "slices"), whichever costs less for as many spikes as there are.
 #pragma once
 
 #include "core/encoding.h"
 #include "core/modes.h"
+#include "cpu/arena.h"
+#include "cpu/constant_current.h"
+#include "cpu/features.h"
 #include "cpu/layer_scan.h"
+#include "cpu/layer_slices.h"
+#include "cpu/spike_ids.h"
 
 namespace snnfast {
 namespace {
-
-// Hands out aligned pieces of one buffer. With a null base it only counts how much is needed.
-struct Arena {
-  char* base;
-  int64_t used = 0;
-  template <class T>
-  T* take(int64_t count) {
-    T* p = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    used += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-    return p;
-  }
-};
 
 // What one sample carries from tile to tile, and its buffers within a tile.
 struct SampleState {
@@ -38,9 +32,6 @@ struct SampleState {
 // Words in a row of spike bits, so that it can be read 64 bits at a time.
 constexpr int64_t kPanelsPerWord = 8 / static_cast<int64_t>(sizeof(PanelBits));
 int64_t bits_stride(int64_t panels) { return (panels + kPanelsPerWord - 1) / kPanelsPerWord * kPanelsPerWord; }
-
-// Ids that are written before it is looked at how many there are; a list has room for as many after its end.
-constexpr int64_t kAtOnce = 8;
 
 struct Sizes {
   int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
@@ -72,26 +63,27 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   return s;
 }
 
-int64_t events_scratch_bytes(const NetworkView& net) {
+// The spikes of a block as bytes, for method "slices".
+uint8_t* take_bytes(Arena& arena, const NetworkView& net) {
+  int64_t most = 0;
+  for (int64_t l = 0; l < net.n_layers; ++l) {
+    const SliceView* slices = net.layers[l].slices;
+    if (slices && slices->input_tiles > most) most = slices->input_tiles;
+  }
+  return arena.take<uint8_t>(net.tile * most * kSliceBytes);
+}
+
+int64_t layers_scratch_bytes(const NetworkView& net) {
   Arena arena{nullptr};
   const Sizes sizes(net);
   for (int64_t s = 0; s < net.block; ++s) take_sample(arena, net, sizes);
   arena.take<SampleState>(net.block);
+  take_bytes(arena, net);
   return arena.used;
 }
 
 void start_sample(const NetworkView& net, const Sizes& sizes, const Request& request, int64_t row, SampleState& s) {
-  const float* x = request.observations + row * net.n_in;
-  const int64_t plain = net.n_in + (net.bias_input ? 1 : 0);
-  for (int64_t j = 0; j < plain; ++j) {
-    const float value = j < net.n_in ? x[j] : 1.0f;
-    if (net.split_inputs) {
-      s.encoded[j] = value > 0.0f ? value : 0.0f;
-      s.encoded[plain + j] = value < 0.0f ? -value : 0.0f;
-    } else {
-      s.encoded[j] = value;
-    }
-  }
+  write_features(net, request.observations + row * net.n_in, s.encoded);
   for (int64_t j = 0; j < sizes.features; ++j) s.next_spike[j] = 1.0f;
   int64_t at = 0;
   for (int64_t l = 0; l < net.n_layers; ++l) {
@@ -101,16 +93,6 @@ void start_sample(const NetworkView& net, const Sizes& sizes, const Request& req
   __builtin_memset(s.syn, 0, static_cast<size_t>(sizes.padded_sum) * sizeof(float));
   __builtin_memset(s.total, 0, static_cast<size_t>(sizes.last_padded) * sizeof(float));
   *s.answered = false;
-  if (net.encoding == static_cast<int>(Encoding::constant)) {
-    const LayerView& first = net.layers[0];
-    for (int64_t p = 0; p < first.panels; ++p) {
-      const int64_t begin = p * kPanel, width = first.padded - begin < kPanel ? first.padded - begin : kPanel;
-      with_vectors(width / Vec::lanes, [&](auto count) {
-        panel_current<decltype(count)::value>(first.weights + begin * first.n_in, first.bias + begin, s.encoded,
-                                              first.n_in, s.constant + begin);
-      });
-    }
-  }
 }
 
 // The encoded input's spikes of steps t0 .. t0 + steps - 1.
@@ -143,20 +125,6 @@ void encode_tile(const NetworkView& net, const Request& request, int64_t row, in
   if (counts) {
     for (int64_t i = 0; i < n; ++i) counts[s.events.ids[i]] += 1.0f;
   }
-}
-
-// Ids of the bits set in a word, ascending; returns how many. Eight are written at a time, whether or not there are
-// that many: how many there are is hard to predict, and a wrong guess costs more than a few stores.
-SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, uint32_t* ids) {
-  const int64_t count = __builtin_popcountll(word);
-  for (int64_t done = 0; done < count; done += kAtOnce) {
-#pragma GCC unroll 8
-    for (int64_t i = 0; i < kAtOnce; ++i) {
-      ids[done + i] = first + static_cast<uint32_t>(__builtin_ctzll(word | uint64_t{1} << 63));
-      word &= word - 1;
-    }
-  }
-  return count;
 }
 
 // A layer's spike bits become the next layer's events; counts, records and the first spike are taken on the way.
@@ -202,6 +170,83 @@ void collect_spikes(const NetworkView& net, const Request& request, int64_t l, i
   }
 }
 
+// Clock cycles of a Sapphire Rapids core: adding a row of weights to a vector of currents, and multiplying two tiles.
+constexpr int64_t kClocksPerRow = 3, kClocksPerProduct = 2 * 18;  // twice, to stay with integers
+
+// Whether layer l, whose inputs are in the samples' spike bits, is cheaper by slices.
+bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps) {
+  const SliceView* slices = net.layers[l].slices;
+  if (!slices) return false;
+  if (!kHasMatrixUnit || net.always_slices) return net.always_slices;
+  const int64_t words = bits_stride(net.layers[l - 1].panels) / kPanelsPerWord;
+  const int64_t products = slices->output_tiles * slices->input_tiles * slices->slices * steps * kClocksPerProduct;
+  const int64_t vectors = net.layers[l].padded / Vec::lanes, enough = products / (kClocksPerRow * vectors);
+  int64_t spikes = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t w = 0; w < steps * words; ++w) {
+      uint64_t word;
+      __builtin_memcpy(&word, samples[i].spike_bits + w * kPanelsPerWord, sizeof word);
+      spikes += __builtin_popcountll(word);
+    }
+    if (spikes >= enough) return true;
+  }
+  return false;
+}
+
+void write_bytes(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps,
+                 uint8_t* bytes) {
+  const int64_t tiles = net.layers[l].slices->input_tiles, stride = bits_stride(net.layers[l - 1].panels);
+  if (count < kSliceRows) __builtin_memset(bytes, 0, static_cast<size_t>(steps * tiles * kSliceBytes));
+  for (int64_t t = 0; t < steps; ++t) {
+    for (int64_t k = 0; k < tiles; ++k) {
+      for (int64_t i = 0; i < count; ++i) {
+        uint64_t word;  // past the last input it has bits that nobody wrote; they meet digits of zero
+        __builtin_memcpy(&word, samples[i].spike_bits + t * stride + k * kPanelsPerWord, sizeof word);
+        expand_bits(word, bytes + ((t * tiles + k) * kSliceRows + i) * kSliceInputs);
+      }
+    }
+  }
+}
+
+bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first,
+                         int64_t count, int64_t t0, int64_t steps, SampleState* samples, const uint8_t* bytes,
+                         const Interrupt& interrupt) {
+  const LayerView& layer = net.layers[l];
+  const bool mean = l == net.n_layers - 1 && net.decoding == static_cast<int>(Decoding::mean_potential);
+  const NeuronConstants<Vec> constants = vector_constants(net);
+  SliceScan scan{};
+  scan.slices = layer.slices;
+  scan.bytes = bytes;
+  scan.count = count;
+  scan.steps = steps;
+  scan.n_out = layer.n_out;
+  scan.padded = layer.padded;
+  scan.bits_stride = bits_stride(layer.panels) * static_cast<int64_t>(sizeof(PanelBits));
+  scan.potentials_stride = request.batch * layer.n_out;
+  for (int64_t i = 0; i < count; ++i) {
+    const SampleState& s = samples[i];
+    scan.mem[i] = s.mem + offset;
+    scan.syn[i] = s.syn + offset;
+    scan.total[i] = mean ? s.total : nullptr;
+    scan.spike_bits[i] = reinterpret_cast<char*>(s.spike_bits);
+    scan.potentials[i] =
+        request.potentials ? request.potentials[l] + (t0 * request.batch + first + i) * layer.n_out : nullptr;
+  }
+  bool go_on = true;
+  with_rule(net, layer.fires, [&](auto rule) {
+    const auto scan_tiles = [&](auto scanner) {
+      Tiles tiles;
+      for (int64_t j = 0; j < layer.slices->output_tiles && go_on; ++j) {
+        scanner.run(tiles, j);
+        go_on = !interrupt.poll(interrupt.context);
+      }
+    };
+    if (layer.slices->slices == 2) return scan_tiles(SliceScanner<decltype(rule), 2>(scan, constants));
+    scan_tiles(SliceScanner<decltype(rule), 3>(scan, constants));
+  });
+  return go_on;
+}
+
 bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first, int64_t count,
                int64_t t0, int64_t steps, SampleState* samples, const Interrupt& interrupt) {
   const LayerView& layer = net.layers[l];
@@ -239,7 +284,7 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
   return go_on;
 }
 
-bool run_events(const NetworkView& net, const Request& request, int64_t first, int64_t count, char* scratch,
+bool run_layers(const NetworkView& net, const Request& request, int64_t first, int64_t count, char* scratch,
                 const Interrupt& interrupt) {
   Arena arena{scratch};
   const Sizes sizes(net);
@@ -249,7 +294,6 @@ bool run_events(const NetworkView& net, const Request& request, int64_t first, i
     const int64_t row = first + i;
     samples[i] = take_sample(arena, net, sizes);
     start_sample(net, sizes, request, row, samples[i]);
-    if (interrupt.poll(interrupt.context)) return false;
     if (last.fires)
       __builtin_memset(request.output + row * last.n_out, 0, static_cast<size_t>(last.n_out) * sizeof(float));
     if (request.input_counts) {
@@ -261,18 +305,37 @@ bool run_events(const NetworkView& net, const Request& request, int64_t first, i
       __builtin_memset(request.spike_counts[l] + row * n, 0, static_cast<size_t>(n) * sizeof(float));
     }
   }
+  uint8_t* bytes = take_bytes(arena, net);
+  if (net.encoding == static_cast<int>(Encoding::constant)) {
+    const float* inputs[kMaxBlock];
+    float* currents[kMaxBlock];
+    for (int64_t i = 0; i < count; ++i) {
+      inputs[i] = samples[i].encoded;
+      currents[i] = samples[i].constant;
+    }
+    for (int64_t p = 0; p < net.layers[0].panels; ++p) {
+      constant_currents(net.layers[0], inputs, currents, count, p, p + 1);
+      if (interrupt.poll(interrupt.context)) return false;
+    }
+  }
   for (int64_t t0 = 0; t0 < net.timesteps; t0 += net.tile) {
     const int64_t steps = net.timesteps - t0 < net.tile ? net.timesteps - t0 : net.tile;
     if (net.encoding != static_cast<int>(Encoding::constant)) {
       for (int64_t i = 0; i < count; ++i) encode_tile(net, request, first + i, t0, steps, samples[i]);
     }
     int64_t offset = 0;
+    bool sliced = false;
     for (int64_t l = 0; l < net.n_layers; ++l) {
-      if (!run_layer(net, request, l, offset, first, count, t0, steps, samples, interrupt)) return false;
-      if (net.layers[l].fires) {
-        for (int64_t i = 0; i < count; ++i) collect_spikes(net, request, l, first + i, t0, steps, samples[i]);
-      }
+      const bool finished =
+          sliced ? run_layer_by_slices(net, request, l, offset, first, count, t0, steps, samples, bytes, interrupt)
+                 : run_layer(net, request, l, offset, first, count, t0, steps, samples, interrupt);
+      if (!finished) return false;
       offset += net.layers[l].padded;
+      if (!net.layers[l].fires) continue;
+      sliced = l + 1 < net.n_layers && slices_pay(net, l + 1, samples, count, steps);
+      if (sliced) write_bytes(net, l + 1, samples, count, steps, bytes);
+      if (sliced && !request.spike_counts && !request.spikes) continue;  // nobody wants to know which neurons spiked
+      for (int64_t i = 0; i < count; ++i) collect_spikes(net, request, l, first + i, t0, steps, samples[i]);
     }
   }
   if (!last.fires) {

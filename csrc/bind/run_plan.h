@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// Running a plan from Python: long work runs without the interpreter's lock and looks for Ctrl-C on the way.
+#pragma once
+
+#include <Python.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <new>
+
+#include "cpu/plan.h"
+
+namespace snnfast {
+
+// Work (see Plan::work) from which on other Python threads may run meanwhile, and signals are looked at.
+constexpr double kReleaseWork = 2e4;
+constexpr auto kSignalInterval = std::chrono::milliseconds(20);
+
+constexpr Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
+
+// Releases the interpreter's lock as long as it lives, and looks for signals every 20 ms, on the thread that called.
+class ReleasedLock {
+ public:
+  ReleasedLock() = default;
+  ~ReleasedLock() { PyEval_RestoreThread(state_); }
+  ReleasedLock(const ReleasedLock&) = delete;
+  ReleasedLock& operator=(const ReleasedLock&) = delete;
+
+  Interrupt interrupt() { return {poll, this}; }
+
+ private:
+  static bool poll(void* context) {
+    ReleasedLock& lock = *static_cast<ReleasedLock*>(context);
+    if (lock.raised_) return true;
+    if (std::chrono::steady_clock::now() < lock.next_) return false;
+    PyEval_RestoreThread(lock.state_);
+    lock.raised_ = PyErr_CheckSignals() != 0;
+    lock.state_ = PyEval_SaveThread();
+    lock.next_ = std::chrono::steady_clock::now() + kSignalInterval;
+    return lock.raised_;
+  }
+
+  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + kSignalInterval;
+  bool raised_ = false;
+  PyThreadState* state_ = PyEval_SaveThread();
+};
+
+// Call `f(interrupt)`, which returns false if it was interrupted. False: it was, and the Python error is set. What `f`
+// throws goes through, with the lock held again.
+template <class F>
+bool run_interruptible(double work, F&& f) {
+  if (work < kReleaseWork) {
+    f(kNoInterrupt);
+    return true;
+  }
+  ReleasedLock lock;
+  return f(lock.interrupt());
+}
+
+// Where `x` first is not finite, or -1. On the bits, without branches, so that the compiler can vectorise it.
+inline int64_t first_not_finite(const float* x, int64_t n) {
+  constexpr uint32_t kExponent = 0x7F800000;
+  uint32_t found = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    std::memcpy(&bits, x + i, sizeof bits);
+    found |= static_cast<uint32_t>((bits & kExponent) == kExponent);
+  }
+  if (!found) return -1;
+  int64_t i = 0;
+  while (std::isfinite(x[i])) ++i;
+  return i;
+}
+
+}  // namespace snnfast

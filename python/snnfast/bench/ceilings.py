@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this machine can do at best, measured, and how near a run of a network comes to it.
+
+Every method has a ceiling that no better code of the same method passes:
+
+* tables, batch 1: the first layer's potential waits for itself, step after step; other layers run in its shadow.
+* tables, larger batches: every step of every neuron takes an addition, a comparison, a masked subtraction and a move of
+  its bit; the last layer takes an addition. Table loads and addresses run beside them and count nothing.
+* events: an addition with an operand from the first cache for every spike and every output that it reaches, padding
+  included. The neuron steps themselves count nothing. Beside it stands the share of what the same additions would take
+  if each fetched its weight from the cache that holds the whole layer; using a weight many times while it is near
+  passes that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from snnfast import backends
+
+#: floats in a vector
+LANES = {"avx512": 16, "avx2": 8, "baseline": 4}
+#: Used where the system does not tell: bytes of a core's first, second and third cache.
+_USUAL_CACHES = (32 << 10, 1 << 20, 16 << 20)
+
+
+def cache_sizes() -> tuple[int, ...]:
+    """Bytes of the data caches of the first core, level by level."""
+    found = {}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+            if kind != "Instruction":
+                found[int(level)] = int(size.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}.get(size[-1], 0)
+        except (OSError, ValueError):
+            continue
+    return tuple(found[level] for level in sorted(found)) if {1, 2} <= set(found) else _USUAL_CACHES
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """How near a run comes to its ceiling.
+
+    Attributes:
+        name: of the ceiling, in words.
+        needed: units of work that the run cannot do without; per term, where there are several.
+        rate: units per second at best, per term.
+        seconds: at least; the sum over the terms.
+        share: ``seconds`` over what the run took at its best.
+        in_place: of events, the same for weights that are fetched every time, else ``None``.
+        place: the caches that the layers' weights lie in.
+    """
+
+    name: str
+    needed: tuple[float, ...]
+    rate: tuple[float, ...]
+    seconds: float
+    share: float
+    in_place: float | None = None
+    place: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """As JSON types."""
+        return dataclasses.asdict(self) | {"needed": list(self.needed), "rate": list(self.rate)}
+
+
+class Ceilings:
+    """The ceilings of this machine, each measured when it is first asked for.
+
+    Args:
+        isa: instruction set; the one in use unless given.
+    """
+
+    def __init__(self, isa: str | None = None) -> None:
+        self.isa = isa or str(backends.core_info()["isa"])
+        self.lanes = LANES[self.isa]
+        self.caches = cache_sizes()
+        self._rates: dict[tuple[str, int], float] = {}
+
+    def rate(self, name: str, bytes: int = 0) -> float:
+        """Units per second, see :func:`snnfast.backends.measure_ceiling`."""
+        key = (name, bytes)
+        if key not in self._rates:
+            self._rates[key] = backends.measure_ceiling(name, bytes=bytes, isa=self.isa)
+        return self._rates[key]
+
+    def level(self, bytes: int) -> str:
+        """The cache that this much memory lies in while it is read over and over."""
+        return next((f"L{i}" for i, size in enumerate(self.caches, 1) if bytes <= size), "DRAM")
+
+    def table(self) -> dict[str, float]:
+        """The general ceilings, by name with the unit."""
+        sizes = {f"L{i}": size // 2 for i, size in enumerate(self.caches, 1)}
+        sizes["L3"] = min(sizes.get("L3", 8 << 20), 8 << 20)  # of a shared cache, a part that one core may hold
+        sizes["DRAM"] = min(4 * self.caches[-1], 256 << 20)
+        return {
+            "adds/s": self.rate("add"),
+            "multiply + add/s": self.rate("mul_add"),
+            "neuron steps/s": self.rate("step"),
+            "steps of one neuron/s": self.rate("step_latency"),
+            **{f"adds/s from {level}": self.rate("add_memory", size) for level, size in sizes.items()},
+            **{f"bytes/s from {level}": self.rate("read", size) for level, size in sizes.items()},
+        }
+
+    def padded(self, n: int) -> int:
+        """Outputs including the padding to whole vectors."""
+        return -(-n // self.lanes) * self.lanes
+
+    def share(
+        self, method: str, sizes: Sequence[int], timesteps: int, batch: int, spikes: Sequence[float], seconds: float
+    ) -> Share | None:
+        """How near a run of a method came to its ceiling, or ``None`` for a method without a known one.
+
+        Args:
+            method: as in ``network.method()["method"]``.
+            sizes, timesteps, batch: the network and the batch.
+            spikes: number of spikes per spiking layer, over the batch and all steps.
+            seconds: that the run took at its best, on one thread: its time on the processor, where others use it too.
+        """
+        in_place, place = None, ""
+        if method == "tables" and batch == 1:
+            terms = [(float(timesteps), self.rate("step_latency"))]
+            name = "latency of the neuron step"
+        elif method == "tables":
+            steps = float(timesteps * batch)
+            hidden, last = sum(map(self.padded, sizes[1:-1])), self.padded(sizes[-1])
+            terms = [(steps * hidden, self.rate("step")), (steps * last, self.rate("add"))]
+            name = f"{hidden // self.lanes} vector steps and {last // self.lanes} addition per step"
+        elif method == "events":
+            adds = [count * self.padded(n) for count, n in zip(spikes, sizes[2:], strict=True)]
+            weights = [4 * n_in * self.padded(n) for n_in, n in itertools.pairwise(sizes[1:])]
+            terms = [(n, self.rate("add_memory", self.caches[0] // 2)) for n in adds]
+            name = "additions of spikes' weights"
+            fetched = sum(n / self.rate("add_memory", bytes) for n, bytes in zip(adds, weights, strict=True))
+            in_place, place = fetched / seconds, ", ".join(map(self.level, weights))
+        else:
+            return None
+        least = sum(needed / rate for needed, rate in terms)
+        needed, rates = zip(*terms, strict=True)
+        return Share(name, needed, rates, least, least / seconds, in_place, place)

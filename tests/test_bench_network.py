@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network benchmark: what it compares computes the same, and what does not is refused before it is timed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from snnfast import NeuronSpec, SpikingNetwork, plots
+from snnfast.backends import instruction_sets, measure_ceiling
+from snnfast.bench import network, peers, two_threads
+from snnfast.bench.ceilings import LANES, Ceilings, cache_sizes
+from snnfast.bench.rivals import CarefulTorch, NaiveTorch
+from snnfast.bench.timing import Timing, best_ratio, paired_ratio, time_paired
+from snnfast.bench.workloads import OTHER_RATES, SHAPES, USUAL_RATE, Rate, hidden_rates, make_workload
+from snnfast.cli import main
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return make_workload("tiny", (4, 16, 16, 2), 100)
+
+
+@pytest.fixture(scope="module")
+def ceilings():
+    return Ceilings()
+
+
+# What is compared ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(4, 16, 16, 2), (8, 40, 3), (5, 30, 20, 10, 3)])
+@pytest.mark.parametrize("batch", [1, 7, 300])
+def test_careful_torch_computes_what_naive_torch_does(sizes, batch, monkeypatch):
+    monkeypatch.setattr(CarefulTorch, "BLOCK_BYTES", 4 * 40 * max(sizes[1:-1]) * 64)  # several blocks, the last short
+    workload = make_workload("case", sizes, 40)
+    observations = workload.observations(batch)
+    careful = CarefulTorch(workload.spiking)
+    assert careful.block == 64
+    expected = NaiveTorch(workload.spiking)(observations)
+    for _ in range(2):  # the second call finds its memory used
+        same = (careful(observations) - expected).abs().amax(dim=1) < 1e-3
+        assert same.double().mean() >= (0.95 if batch > 20 else 1.0)
+
+
+def test_careful_torch_without_biases():
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(n, m, generator=generator) * 0.5 for m, n in ((4, 12), (12, 9), (9, 2))]
+    spiking = SpikingNetwork(weights, None, NeuronSpec(), 30)
+    observations = torch.randn(50, 4, generator=generator)
+    torch.testing.assert_close(CarefulTorch(spiking)(observations), NaiveTorch(spiking)(observations))
+
+
+def test_a_strict_threshold_is_not_reached_by_equality():
+    weights = [torch.tensor([[1.0]]), torch.tensor([[1.0]])]
+    spiking = SpikingNetwork(weights, None, NeuronSpec(), 4)
+    one = torch.ones(1, 1)
+    assert NaiveTorch(spiking)(one).item() == 4.0  # fires in every step
+    assert NaiveTorch(spiking, strict=True)(one).item() == 3.0  # not in the first
+
+
+@pytest.mark.parametrize("rival", [NaiveTorch, CarefulTorch])
+def test_rivals_refuse_other_dynamics(rival):
+    weights = [torch.ones(3, 2), torch.ones(2, 3)]
+    with pytest.raises(ValueError, match="only networks as in bench"):
+        rival(SpikingNetwork(weights, None, NeuronSpec(order="delayed"), 10))
+    with pytest.raises(ValueError, match="only networks as in bench"):
+        rival(SpikingNetwork(weights, None, NeuronSpec(), 10, decoding="spikes"))
+
+
+@pytest.mark.parametrize("rate", [USUAL_RATE, *OTHER_RATES], ids=str)
+@pytest.mark.parametrize("name", ["tiny", "medium"])
+def test_every_rate_is_reached(name, rate):
+    shape = SHAPES[name]
+    workload = make_workload(name, shape.sizes, shape.timesteps, rate.aim)
+    rate.check(name, hidden_rates(workload.spiking, workload.observations(shape.middle)))
+
+
+# What must be refused -----------------------------------------------------------------------------------------------
+
+
+def test_a_rate_out_of_range_is_refused(tiny):
+    with pytest.raises(RuntimeError, match=r"tiny: hidden firing rates must be from 40 to 50 %, got 1\d\.\d %"):
+        network.check_case(tiny, 10, Rate(0.45, 0.40, 0.50))
+
+
+@pytest.mark.parametrize("rival", ["NaiveTorch", "CarefulTorch"])
+def test_a_wrong_rival_is_refused(rival, tiny, monkeypatch):
+    monkeypatch.setattr(getattr(network, rival), "__call__", lambda self, x: torch.zeros(len(x), 2))
+    with pytest.raises(RuntimeError, match=r"100\.0% of samples differ; the times would mean nothing"):
+        network.check_case(tiny, 10)
+
+
+def test_a_wrong_fast_network_is_refused(tiny):
+    wrong = make_workload("tiny", (4, 16, 16, 2), 100, seed=2).spiking
+    with pytest.raises(RuntimeError, match="tiny B=10: snnfast, fast: "):
+        network.check_case(dataclasses.replace(tiny, fast=wrong), 10)
+
+
+def test_bits_that_are_not_the_references_are_refused(tiny, monkeypatch):
+    simulate = network.reference.simulate
+
+    def other(spec, observations):
+        found = simulate(spec, observations)
+        return dataclasses.replace(found, output=torch.nextafter(found.output, torch.tensor(1e9)))
+
+    monkeypatch.setattr(network.reference, "simulate", other)
+    with pytest.raises(RuntimeError, match="not the reference's bits"):
+        network.check_case(tiny, 10)
+
+
+def test_a_fast_network_is_timed_where_there_is_one(tiny, ceilings, monkeypatch):
+    monkeypatch.setattr(
+        network, "time_paired", lambda rivals, **options: time_paired(rivals, rounds=2, round_seconds=0)
+    )
+    case = network.run_case(tiny, 3, ceilings)
+    assert case["fast_method"] == "same as exact" or "snnfast, fast" in case["seconds"]
+    case = network.run_case(dataclasses.replace(tiny, fast=tiny.spiking), 3, ceilings)
+    assert case["fast_method"] == tiny.spiking.method()
+    assert case["seconds"]["snnfast, fast"]["ceiling"]["share"] > 0
+
+
+# Peers --------------------------------------------------------------------------------------------------------------
+
+
+def _as_peer(run, name="torch"):
+    return peers.Peer(name, name, False, "by hand", lambda spiking, batch: run(spiking))
+
+
+def test_peers_are_checked_and_those_that_differ_say_so(tiny, monkeypatch):
+    right, wrong = _as_peer(NaiveTorch), _as_peer(lambda spiking: lambda x: NaiveTorch(spiking)(x) + 0.5, "numpy")
+    absent = _as_peer(NaiveTorch, "there-is-no-such-library")
+    monkeypatch.setattr(network, "PEERS", (right, wrong, absent))
+    found = network._run_peers(tiny, 5, 2)
+    assert (found["torch"]["same"], found["torch"]["samples_equal"]) == (True, 1.0)
+    assert (found["numpy"]["same"], found["numpy"]["samples_equal"]) == (False, 0.0)
+    assert found["numpy"]["decisions_equal"] == 1.0
+    assert found["torch"]["times_slower_than_snnfast"] > 0
+    assert found["there-is-no-such-library"] == {"missing": "not installed"}
+
+
+def test_without_any_peer_nothing_is_timed(tiny, monkeypatch):
+    monkeypatch.setattr(network, "PEERS", (_as_peer(NaiveTorch, "there-is-no-such-library"),))
+    monkeypatch.setattr(network, "time_paired", None)
+    assert network._run_peers(tiny, 5, 2) == {"there-is-no-such-library": {"missing": "not installed"}}
+
+
+def test_a_peer_that_cannot_be_imported_says_why(monkeypatch):
+    monkeypatch.setattr(peers.metadata, "version", lambda name: "1.0")
+    broken = dataclasses.replace(_as_peer(NaiveTorch), package="snnfast.there_is_no_such_module")
+    assert broken.missing().startswith("cannot be imported: ModuleNotFoundError: ")
+
+
+@pytest.mark.parametrize("peer", peers.PEERS, ids=lambda p: p.name)
+def test_installed_peers_compute_the_same(peer, tiny):
+    if peer.missing():
+        pytest.skip(f"{peer.name}: {peer.missing()}")
+    sample = tiny.observations(200)
+    assert peers.check_peer(peer, peer.build(tiny.spiking, 200), tiny.spiking, sample)["same"]
+
+
+# Ceilings -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isa", instruction_sets())
+@pytest.mark.parametrize("name", ["add", "mul_add", "step", "step_latency", "add_memory", "read"])
+def test_ceilings_are_positive(name, isa):
+    assert measure_ceiling(name, bytes=4096, isa=isa) > 0
+
+
+def test_ceilings_are_ordered(ceilings):
+    # By a factor that no noise explains: a neuron step is several operations, and one waits for the one before.
+    assert ceilings.rate("add") > ceilings.rate("step") / 2 > ceilings.rate("step_latency") / 2
+    assert ceilings.rate("read", 16 << 10) > ceilings.rate("read", 64 << 20) / 2
+
+
+def test_ceilings_refuse_what_they_do_not_know():
+    with pytest.raises(ValueError, match=r"name must be one of 'add', .*, got 'divide'"):
+        measure_ceiling("divide")
+    with pytest.raises(ValueError, match="bytes must be from 512 to 1073741824, got 0"):
+        measure_ceiling("read")
+    with pytest.raises(ValueError, match="the instruction set must be one of"):
+        measure_ceiling("add", isa="mmx")
+
+
+def test_every_instruction_set_has_a_width(ceilings):
+    assert set(instruction_sets()) <= set(LANES)
+    caches = cache_sizes()
+    assert len(caches) >= 2
+    assert list(caches) == sorted(caches)
+    assert [ceilings.level(n) for n in (1, caches[0], caches[0] + 1, caches[-1] + 1)] == ["L1", "L1", "L2", "DRAM"]
+
+
+def test_shares_count_the_work_that_is_needed(ceilings, monkeypatch):
+    monkeypatch.setattr(ceilings, "rate", lambda name, bytes=0: {"step_latency": 10.0, "step": 1e3}.get(name, 1e4))
+    monkeypatch.setattr(ceilings, "lanes", 8)
+    alone = ceilings.share("tables", (4, 16, 16, 2), 100, 1, [1, 1], 20.0)
+    assert (alone.seconds, alone.share) == (10.0, 0.5)
+    batch = ceilings.share("tables", (4, 16, 10, 2), 100, 7, [1, 1], 20.0)
+    assert batch.needed == (700.0 * 32, 700.0 * 8)
+    assert batch.seconds == pytest.approx(22.4 + 0.56)
+    assert batch.name == "4 vector steps and 1 addition per step"
+    events = ceilings.share("events", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0)
+    assert events.needed == (24_000.0, 4000.0)
+    assert events.share == events.in_place == pytest.approx(2.8 / 20)  # one rate for all memory here
+    assert events.place == "L1, L1"
+    assert ceilings.share("something new", (8, 30, 4), 100, 7, [1000.0], 20.0) is None
+
+
+# The whole ----------------------------------------------------------------------------------------------------------
+
+
+def test_paired_timing_takes_turns_and_gives_ratios():
+    order = []
+    timings = time_paired({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, round_seconds=0)
+    assert order == ["a", "a", "b", "b", *"ababab"]
+    assert timings["a"].calls == 1
+    slow = Timing(3.0, 2.0, 0.0, (2.0, 3.0, 8.0), 1, 2.0)
+    fast = Timing(1.0, 1.0, 0.0, (1.0, 1.0, 2.0), 1, 1.0)
+    assert paired_ratio(slow, fast) == 3.0
+    assert best_ratio(slow, fast) == 2.0
+
+
+def test_the_quick_benchmark_from_end_to_end(tmp_path, capsys):
+    figures, picture = tmp_path / "network.json", tmp_path / "network.svg"
+    threads = torch.get_num_threads()
+    assert main(["bench", "network", "--quick", "--json", str(figures), "--plot", str(picture)]) == 0
+    assert torch.get_num_threads() == threads
+    assert picture.stat().st_size > 1000
+    out = capsys.readouterr().out
+    assert "tiny 4-16-16-2, T=100, batch 256; tables with" in out
+    found = json.loads(figures.read_text())
+    assert {"benchmark", "quick", "measured", "machine", "load_average", "ceilings", "cases", "two_threads"} == set(
+        found
+    )
+    assert [case["batch"] for case in found["cases"]] == [1, 256]
+    for case in found["cases"]:
+        assert all(USUAL_RATE.low <= r <= USUAL_RATE.high for r in case["rates"])
+        assert {"naive torch", "careful torch", "relu network", "snnfast"} <= set(case["seconds"])
+        assert ("snnfast act" in case["seconds"]) == (case["batch"] == 1)
+        for timed in case["seconds"].values():
+            assert 0 < timed["best"] <= timed["median"]
+            assert {"spread", "times_faster_than_naive", "times_faster_than_naive_best"} <= set(timed)
+        assert case["seconds"]["snnfast"]["ceiling"]["share"] > 0
+        assert {p.name for p in peers.PEERS} == set(case["peers"])
+        for name, peer in case["peers"].items():
+            assert ("missing" in peer) != ("times_slower_than_snnfast" in peer), name
+
+
+def test_two_threads_against_two_processes():
+    found = two_threads.measure("tiny", 4096, rounds=2, seconds=0.05)
+    assert found["two_threads"] > 0
+    assert found["two_processes"] > 0
+    assert found["threads_over_processes"] > 0
+    json.dumps(found)
+    assert "two threads" in network.two_threads_line(found)
+
+
+def test_the_picture_needs_cases(tmp_path):
+    with pytest.raises(ValueError, match="at least one measured case"):
+        plots.benchmark_plot([], tmp_path / "x.png")
