@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off
 BUILD_FILES := pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc python -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
-.PHONY: demo test test-full lint format bench bench-pytest clean
+.PHONY: demo test test-full lint format bench bench-pytest gpu-check clean
 
 # Train a policy, convert it, compare: everything lands in runs/demo. Interrupted, it goes on where it was.
 demo: $(VENV)/.installed
@@ -28,12 +28,12 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inc')
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inc' -o -name '*.cu')
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inc')
+	$(BIN)/clang-format -i $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.inc' -o -name '*.cu')
 
 bench: $(VENV)/.installed
 	$(BIN)/snnfast bench network --json benchmarks/results/network.json --plot docs/images/network.png
@@ -41,6 +41,10 @@ bench: $(VENV)/.installed
 # The same cases one by one, for `--benchmark-compare` between two versions.
 bench-pytest: $(VENV)/.installed-bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+# On a machine with an NVIDIA device; installs and downloads nothing, so PYTHON must have what docs/cuda.md names.
+gpu-check:
+	$(PYTHON) tests/gpu/check.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

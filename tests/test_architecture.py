@@ -18,7 +18,8 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # A room may import the rooms of the rows before its own (and its own), and the leaves.
 LEAVES = {"_version", "spec", "checkpoint", "plots", "torch_threads", "input_width"}
 ORDER = [
-    {"reference", "_core"},
+    {"reference", "ops", "_core", "_cuda"},
+    {"cuda_backend"},
     {"backends"},
     {"network", "layer", "info", "environments"},
     {"learning", "evaluation", "conversion"},
@@ -31,6 +32,7 @@ KEPT_TO = {
     "matplotlib": {"plots"},
     "PIL": {"plots"},
     "_core": {"backends"},
+    "_cuda": {"cuda_backend"},
 }
 FORBIDDEN_CALLS = {"eval", "exec", "pickle.load", "pickle.loads", "torch.load", "torch.save", "yaml.load"}
 
@@ -90,12 +92,13 @@ INCLUDE = re.compile(r'^#include [<"]([^>"]+)[>"]', re.MULTILINE)
 
 @pytest.mark.parametrize("path", sorted((ROOT / "csrc").rglob("*.*")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_includes_run_one_way(path: Path) -> None:
-    layers = ["core", "cpu", "bind"]
+    layers = ["core", "cpu", "cuda", "bind"]
     own = path.relative_to(ROOT / "csrc").parts[0]
     for name in INCLUDE.findall(path.read_text()):
         first = name.split("/")[0]
         if first in layers:
             assert layers.index(first) <= layers.index(own), f"{own} must not include {name}"
+            assert {own, first} != {"cpu", "cuda"}, f"{own} must not include {name}"
         assert not name.startswith("torch/")
         assert own == "bind" or not name.startswith("pybind11"), f"{own} must not know pybind11"
 
@@ -127,11 +130,13 @@ def test_the_neuron_rule_is_written_once() -> None:
     assert users == {"neuron.h"}
 
 
-def test_the_stub_of_the_compiled_module_is_up_to_date(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pybind11_stubgen", "snnfast._core", "-o", str(tmp_path), "--exit-code"]
+@pytest.mark.parametrize("module", ["_core", "_cuda"])
+def test_the_stub_of_the_compiled_module_is_up_to_date(module: str, tmp_path: Path) -> None:
+    pytest.importorskip(f"snnfast.{module}", reason="not part of this build", exc_type=ImportError)
+    command = [sys.executable, "-m", "pybind11_stubgen", f"snnfast.{module}", "-o", str(tmp_path), "--exit-code"]
     subprocess.run(command, check=True, capture_output=True)
-    made = (tmp_path / "snnfast" / "_core.pyi").read_text()
-    assert made == (PACKAGE / "_core.pyi").read_text(), f"run: {' '.join(command[1:-3])} -o python"
+    made = (tmp_path / "snnfast" / f"{module}.pyi").read_text()
+    assert made == (PACKAGE / f"{module}.pyi").read_text(), f"run: {' '.join(command[1:-3])} -o python"
 
 
 def test_version_is_written_once() -> None:

@@ -14,7 +14,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from snnfast import reference
+from snnfast import cuda_backend, reference
+from snnfast.cuda_backend import CudaExecutable
 from snnfast.reference import Simulation
 from snnfast.spec import NetworkSpec, Order, check_count
 
@@ -53,7 +54,9 @@ if not _core_missing:
 
 
 class Executable(Protocol):
-    """A network made ready to run. Observations are float32, contiguous, on the CPU, of shape (B, n_in)."""
+    """A network made ready to run. Observations are float32, contiguous, on ``device``, of shape (B, n_in)."""
+
+    device: torch.device
 
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
         """Decoded output, (B, n_out)."""
@@ -73,6 +76,8 @@ class Executable(Protocol):
 
 class ReferenceExecutable:
     """Plain torch, see :mod:`snnfast.reference`."""
+
+    device = torch.device("cpu")
 
     def __init__(self, spec: NetworkSpec) -> None:
         self._spec = spec
@@ -101,6 +106,8 @@ class ReferenceExecutable:
 
 class CpuExecutable:
     """The compiled backend: one Plan per network, built here, that runs all time steps in one call."""
+
+    device = torch.device("cpu")
 
     def __init__(self, spec: NetworkSpec, isa: str | None = None, *, exact: bool = True, method: str = "auto") -> None:
         neuron = spec.neuron
@@ -167,35 +174,41 @@ class CpuExecutable:
         return {"backend": "cpu", "isa": self.plan.isa, "method": self.plan.method, "why": self.plan.why}
 
 
+#: Why a backend cannot run here, or "". Asked only for the one that is wanted: asking for CUDA wakes the driver.
+_UNAVAILABLE: dict[str, Callable[[], str]] = {
+    "reference": lambda: "",
+    "cpu": lambda: _core_missing,
+    "cuda": cuda_backend.unavailable,
+}
+
+
 def available() -> dict[str, str]:
     """Every backend by name, with "" if it can run here and the reason if not."""
-    return {
-        "reference": "",
-        "cpu": _core_missing,
-        "cuda": "this version of snnfast has no CUDA backend yet",
-    }
+    return {name: why() for name, why in _UNAVAILABLE.items()}
 
 
 def resolve(name: str) -> str:
-    """The backend that ``name`` stands for here.
+    """The backend that ``name`` stands for here; a CUDA device may be named by its index, as in ``"cuda:1"``.
 
     Raises:
         ValueError: unknown name.
         NotImplementedError: a backend that cannot run here, with the reason and what can.
     """
-    reasons = available()
-    if name != "auto" and name not in reasons:
-        raise ValueError(f"backend must be one of 'auto', {', '.join(map(repr, reasons))}, got {name!r}")
-    if name == "auto":
-        name = "cpu"
-    if reasons[name]:
-        usable = ", ".join(repr(n) for n, why in reasons.items() if not why)
-        raise NotImplementedError(f"backend {name!r} is not available: {reasons[name]}. Available here: {usable}")
-    return name
+    name = "cpu" if name == "auto" else name
+    kind, _, index = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if kind not in _UNAVAILABLE or (name != kind and not (kind == "cuda" and index.isdecimal())):
+        raise ValueError(f"backend must be one of 'auto', {', '.join(map(repr, _UNAVAILABLE))}, got {name!r}")
+    reason = _UNAVAILABLE[kind]()
+    if reason:
+        usable = ", ".join(repr(n) for n, why in available().items() if not why)
+        raise NotImplementedError(f"backend {name!r} is not available: {reason}. Available here: {usable}")
+    return str(cuda_backend.device_of(name)) if kind == "cuda" else name
 
 
 def compile_network(spec: NetworkSpec, backend: str, exact: bool = True) -> Executable:
     """Make a network ready to run on a backend that :func:`resolve` has named."""
+    if backend.startswith("cuda"):  # which has exact methods only, and those serve both contracts
+        return CudaExecutable(spec, torch.device(backend))
     return ReferenceExecutable(spec) if backend == "reference" else CpuExecutable(spec, exact=exact)
 
 

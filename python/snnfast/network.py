@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from snnfast import backends, checkpoint
+from snnfast import backends, checkpoint, ops
 from snnfast.backends import Record
 from snnfast.reference import Simulation
 from snnfast.spec import (
@@ -31,20 +31,27 @@ from snnfast.spec import (
 _CONVERTED = (torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-def _as_observations(value: object, n_in: int) -> Tensor:
-    """Check observations and return them as a contiguous float32 CPU tensor, of their own rank."""
+_CPU = torch.device("cpu")
+
+
+def _as_observations(value: object, n_in: int, device: torch.device = _CPU) -> Tensor:
+    """Check observations and return them as a contiguous float32 tensor on ``device``, of their own rank.
+
+    Tensors must be there already, as everywhere in torch; arrays, which have no device, are sent.
+    """
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "iu" and not (value.dtype.kind == "f" and value.dtype.itemsize in (4, 8)):
             raise TypeError(f"observations must be float32, float64 or integers, got numpy {value.dtype}")
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
-            tensor = torch.from_numpy(np.array(value, dtype=np.float32, order="C"))
+            tensor = torch.from_numpy(np.array(value, dtype=np.float32, order="C")).to(device)
     elif isinstance(value, Tensor):
         if type(value) not in (Tensor, torch.nn.Parameter):  # their numbers may lie elsewhere, or nowhere
             raise TypeError(f"observations must be a plain torch tensor, got {type(value).__name__}")
         if value.layout != torch.strided:
             raise TypeError(f"observations must be a dense tensor, got layout {value.layout}")
-        if value.device.type != "cpu":
-            raise ValueError(f"observations must be on the CPU, where this network runs, got device {value.device}")
+        if value.device != device:
+            where = "the CPU" if device.type == "cpu" else f"device {device}"
+            raise ValueError(f"observations must be on {where}, where this network runs, got device {value.device}")
         if value.dtype != torch.float32 and value.dtype not in _CONVERTED:
             raise TypeError(f"observations must be float32, float64 or integers, got {value.dtype}")
         if value.requires_grad and torch.is_grad_enabled():
@@ -75,7 +82,8 @@ class SpikingNetwork:
         timesteps: steps T per decision.
         encoding: ``"constant"``, ``"equidistant"`` or ``"poisson"``.
         decoding: ``"potential"``, ``"mean_potential"``, ``"spikes"`` or ``"first_spike"``.
-        backend: ``"auto"``, ``"reference"``, ``"cpu"`` or ``"cuda"``.
+        backend: ``"auto"`` (the CPU), ``"reference"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``. With CUDA,
+            tensors must be on that device and the output is there too; arrays go there and come back.
         exact: hold to the exact contract (bit-identical for every backend, instruction set and number of threads).
             ``False`` permits other orders of summation where they are faster (contract *fast*: a spike may differ
             where the membrane potential is within rounding of the threshold); without a matrix unit nothing is, and
@@ -129,10 +137,11 @@ class SpikingNetwork:
         self._executable = backends.compile_network(spec, self._backend, exact)
         self._run = self._executable.run
         self._fast_run = self._executable.fast_run()
+        self._number = ops.register(self)
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
         if type(self).act is SpikingNetwork.act:
-            general = functools.partial(_decide, self._run, self._n_in)
+            general = functools.partial(_decide, self._run, self._n_in, self.device)
             self.act = self._executable.act(general)  # type: ignore[method-assign]
 
     # What it is -----------------------------------------------------------------------------------------------------
@@ -180,7 +189,12 @@ class SpikingNetwork:
     @property
     def backend(self) -> str:
         """Name of the backend that runs this network."""
-        return self._backend
+        return self._backend.partition(":")[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs; observations that are tensors must be there."""
+        return self._executable.device
 
     @property
     def exact(self) -> bool:
@@ -224,18 +238,32 @@ class SpikingNetwork:
         Raises:
             TypeError, ValueError: if the observations are of the wrong kind, dtype, shape or device, or not finite.
         """
+        if torch.compiler.is_compiling() and isinstance(observations, Tensor):
+            return self._as_operator(observations, seed, original_units)
         # The common case first, in the fewest steps: a plain tensor, random numbers (if any) from the default seed.
         if self._fast_run is not None and seed == 0 and type(seed) is int:
             output = self._fast_run(observations)  # type: ignore[arg-type]  # it looks for itself
             if output is not None:
                 return output * self.output_scale if original_units else output
-        batch = _as_observations(observations, self._n_in)
+        if isinstance(observations, Tensor) and ops.is_mapped(observations):
+            return self._as_operator(observations, seed, original_units)
+        batch = _as_observations(observations, self._n_in, self.device)
         output = self._run(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed))
         if original_units:
             output = output * self.output_scale
         if batch.ndim == 1:
             output = output[0]
-        return output.numpy() if isinstance(observations, np.ndarray) else output
+        return output.cpu().numpy() if isinstance(observations, np.ndarray) else output
+
+    def _as_operator(self, observations: Tensor, seed: int, original_units: bool) -> Tensor:
+        """The call as one operator of torch, for torch.compile, torch.export and torch.vmap."""
+        output = ops.run(observations, self._number, self._spec.n_out, seed)
+        return output * self.output_scale if original_units else output
+
+    def _run_checked(self, observations: Tensor, seed: int) -> Tensor:
+        """What the operator runs: a batch (B, n_in) of any strides."""
+        batch = _as_observations(observations.detach(), self._n_in, self.device)
+        return self._run(batch, check_seed(seed))
 
     def simulate(
         self,
@@ -262,12 +290,32 @@ class SpikingNetwork:
         wanted = frozenset({record} if isinstance(record, str) else record)
         for name in wanted:
             check_choice("record", name, Record)
-        batch = _as_observations(observations, self._n_in)
+        batch = _as_observations(observations, self._n_in, self.device)
         return self._executable.simulate(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed), wanted)
 
     def act(self, observation: Tensor | npt.NDArray[Any], *, seed: int = 0) -> int:
         """The decision for one observation (n_in,): the index of the largest output, the first one at a tie."""
-        return _decide(self._run, self._n_in, observation, seed=seed)
+        return _decide(self._run, self._n_in, self.device, observation, seed=seed)
+
+    def to(self, device: str | torch.device) -> SpikingNetwork:
+        """This network on another device: ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
+
+        Unlike ``torch.nn.Module.to`` it changes nothing in place: it returns itself if it runs there already, and else
+        a new network. ``"cuda"`` without an index is the current CUDA device.
+
+        Raises:
+            ValueError: if it names no such device.
+            NotImplementedError: if CUDA is not available here, saying why.
+        """
+        wanted = torch.device(device)
+        if wanted.type not in ("cpu", "cuda"):
+            raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:<index>', got {str(device)!r}")
+        backend = backends.resolve(str(wanted)) if wanted.type == "cuda" else "cpu"
+        if self.device == torch.device(backend):
+            return self
+        rebuild, (*arguments, _, exact, options) = self.__reduce__()
+        moved: SpikingNetwork = rebuild(*arguments, backend, exact, options)
+        return moved
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copying, and sending to a worker process: by its description; the other side makes it ready anew."""
@@ -343,10 +391,15 @@ class SpikingNetwork:
 
 
 def _decide(
-    run: Callable[[Tensor, int], Tensor], n_in: int, observation: Tensor | npt.NDArray[Any], *, seed: int = 0
+    run: Callable[[Tensor, int], Tensor],
+    n_in: int,
+    device: torch.device,
+    observation: Tensor | npt.NDArray[Any],
+    *,
+    seed: int = 0,
 ) -> int:
     """:meth:`SpikingNetwork.act` for every kind of observation."""
-    batch = _as_observations(observation, n_in)
+    batch = _as_observations(observation, n_in, device)
     if batch.ndim != 1:
         raise ValueError(f"observation must have shape ({n_in},), got {tuple(batch.shape)}")
     return int(run(batch.unsqueeze(0), check_seed(seed))[0].argmax())

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels run on. Asking for versions needs no driver.
+#pragma once
+
+#include "cuda/plan.h"
+
+namespace snnfast::cuda {
+
+// As CUDA counts: 13000 is 13.0. `driver` is the newest CUDA that the driver can run, 0 if there is no driver.
+struct Versions {
+  int compiled, driver;
+};
+Versions versions();
+
+// Throws std::runtime_error if there is no such device.
+Device limits(int index);
+
+// Makes a device current for as long as it lives.
+class CurrentDevice {
+ public:
+  explicit CurrentDevice(int index);
+  ~CurrentDevice();
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+}  // namespace snnfast::cuda

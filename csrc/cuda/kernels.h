@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the Plan and the kernels know of each other: plain descriptions of one launch each, and the functions that
+// launch. A kernel is defined and launched in the .cu file of the same name; all work is queued on `stream`, nothing
+// is allocated, nothing waits.
+//
+// A call goes over the batch in chunks of samples and over time in tiles of steps. Within a chunk samples are `rows`.
+#pragma once
+
+#include <cstdint>
+
+namespace snnfast::cuda {
+
+// Outputs of a layer are cut into panels of 4 * lanes neurons: a group of `lanes` threads holds a panel of one sample,
+// four neurons a thread. The weights of a panel are n_in rows of that width and one more row of zeros, which stands in
+// where a list of events has no more entries. Within a row, the four neurons of a thread lie side by side:
+// see position().
+constexpr int kWideLanes = 32, kNarrowLanes = 8;
+// Warps of a block that takes most of a multiprocessor's shared memory to itself.
+constexpr int kWideWarps = 32, kNarrowWarps = 28;
+
+// Where output o of a layer lies in its arrays.
+constexpr int64_t position(int64_t o, int64_t lanes) {
+  const int64_t width = 4 * lanes, within = o % width;
+  return o / width * width + within % lanes * 4 + within / lanes;
+}
+
+// Code of a neuron rule (core/neuron.h) for kernels that choose it while they run.
+struct RuleCode {
+  bool delayed, fires, reset_to_zero, has_alpha, has_beta;
+};
+
+struct Constants {
+  float alpha, beta, threshold;
+};
+
+// The numbers that are to be encoded: observations, with the bias input and split if the network asks for it.
+struct Inputs {
+  const float* observations;  // (batch, n_in)
+  int64_t first_row;          // of the chunk within the batch
+  int64_t rows;
+  int32_t n_in, features;
+  bool split, bias;
+};
+
+// Spikes of one layer or of the encoded input: bit o % 32 of word o / 32 is output o.
+struct Bits {
+  uint32_t* words;  // (rows, steps, stride)
+  int32_t stride;
+};
+
+// The same as lists of ids, ascending, filled up to a multiple of 4 with an id whose weights are zeros.
+struct Lists {
+  uint16_t* ids;     // (rows, steps, capacity)
+  int32_t* sizes;    // (rows, steps)
+  int32_t capacity;  // a multiple of 4
+  int32_t filler;    // n_in of the layer that reads
+};
+
+// encode.cu: inputs become spikes.
+struct Encode {
+  Inputs inputs;
+  bool poisson;  // else equidistant
+  uint64_t seed, first_sample;
+  int64_t t0, steps;
+  float* next_spike;  // (rows, 32 * stride), equidistant: number of each input's next spike, from tile to tile
+  float* counts;      // (batch, features) or null
+  Bits bits;
+};
+void encode(const Encode& a, void* stream);
+
+// current.cu: the first layer's current from numbers that stay the same at every step.
+struct Current {
+  Inputs inputs;
+  const float* weights;
+  const float* bias;  // (padded)
+  int32_t lanes, padded;
+  float* current;  // (rows, padded)
+};
+void current(const Current& a, void* stream);
+
+// compact.cu: bits become lists.
+struct Compact {
+  Bits bits;
+  Lists lists;
+  int64_t count;  // rows * steps
+};
+void compact(const Compact& a, void* stream);
+
+// layer.cu: one layer over a tile of steps.
+struct Layer {
+  const float* weights;
+  const float* bias;     // (padded)
+  const float* current;  // (rows, padded), the same at every step; or null: then `lists` make it
+  Lists lists;
+  int32_t n_in, n_out, padded, lanes;
+  bool weights_in_shared;
+  int32_t warps;           // per block
+  int64_t rows_per_block;  // of every panel; a warp takes one at a time
+  RuleCode rule;
+  Constants constants;
+  float initial;  // membrane potential before the first step
+  int64_t rows, first_row, batch;
+  int64_t t0, steps, timesteps;
+  float *mem, *syn;     // (rows, padded), from tile to tile
+  float* total;         // (rows, padded): sum of the membrane potentials, or null
+  Bits bits;            // written if the layer fires
+  float* counts;        // (batch, n_out) spike counts, or null
+  float* spike_output;  // the same once more, as the network's output, or null
+  float* output;        // (batch, n_out) final or mean potential, or null
+  float* spikes;        // (timesteps, batch, n_out) or null
+  float* potentials;    // (timesteps, batch, n_out) or null
+};
+int64_t layer_shared_bytes(int64_t n_in, int64_t lanes);
+void layer(const Layer& a, void* stream);
+
+// first_spike.cu: the last layer's spikes at the first step that has any.
+struct FirstSpike {
+  Bits bits;
+  int32_t n_out;
+  int64_t rows, first_row, steps;
+  bool first_tile;
+  int32_t* answered;  // (rows), from tile to tile
+  float* output;      // (batch, n_out)
+};
+void first_spike(const FirstSpike& a, void* stream);
+
+// tiny.cu: a network of one or two hidden layers of up to 16 neurons, whole, one sample a thread.
+constexpr int kTinyWidth = 16;
+struct Tiny {
+  const float* observations;  // (batch, n_in)
+  float* output;              // (batch, n_out)
+  const float* first;         // (n_in, 16): weights of the first layer, inputs along the rows
+  int64_t batch, timesteps;
+  int32_t n_in, n_out, hidden;  // hidden: layers that fire, 1 or 2
+  bool delayed, mean;
+  float threshold, initial[2][kTinyWidth];
+  float first_bias[kTinyWidth];
+  float second[kTinyWidth * kTinyWidth], second_bias[kTinyWidth];  // (inputs, neurons)
+  float last[kTinyWidth * kTinyWidth], last_bias[kTinyWidth];      // (inputs, outputs rounded up to 2, 4 or 16)
+};
+// How many outputs the last layer of a tiny network is rounded up to.
+constexpr int tiny_outputs(int64_t n_out) { return n_out <= 2 ? 2 : n_out <= 4 ? 4 : kTinyWidth; }
+void tiny(const Tiny& a, void* stream);
+
+}  // namespace snnfast::cuda

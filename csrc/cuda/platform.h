@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the kernels need of CUDA, in one place. Compiled by a CUDA compiler it is CUDA; compiled by any other compiler
+// it is an emulation (tests/cuda_host/emulation.h), so that the same kernels run under the host's sanitizers.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+namespace snnfast::cuda {
+
+struct Grid {
+  int64_t x, y;
+};
+
+}  // namespace snnfast::cuda
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#else
+#include "emulation.h"
+#endif
+
+namespace snnfast::cuda {
+
+constexpr unsigned kWholeWarp = 0xffffffffu;
+// A kernel may have more shared memory than this only if it asks for it.
+constexpr size_t kSharedWithoutAsking = 48 << 10;
+
+#if defined(__CUDACC__)
+
+template <class T>
+__device__ __forceinline__ T* dynamic_shared() {
+  extern __shared__ float4 snnfast_dynamic_shared[];
+  return reinterpret_cast<T*>(snnfast_dynamic_shared);
+}
+
+// Launch a kernel and report at once what was wrong with the launch. Call it in the file that defines the kernel.
+template <class... P, class... A>
+void launch(const char* name, void (*kernel)(P...), Grid grid, int threads, size_t shared, void* stream,
+            const A&... arguments) {
+  const auto check = [&](cudaError_t error, const char* what) {
+    if (error == cudaSuccess) return;
+    throw std::runtime_error("CUDA kernel " + std::string(name) + ": " + what +
+                             " failed: " + cudaGetErrorString(error) + " (grid " + std::to_string(grid.x) + " x " +
+                             std::to_string(grid.y) + ", " + std::to_string(threads) + " threads, " +
+                             std::to_string(shared) + " bytes of shared memory)");
+  };
+  if (shared > kSharedWithoutAsking) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
+          "asking for shared memory");
+  }
+  const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
+  kernel<<<blocks, static_cast<unsigned>(threads), shared, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  check(cudaGetLastError(), "launching");
+}
+
+#endif
+
+}  // namespace snnfast::cuda

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA backend: whole networks on an NVIDIA device, on torch's current stream, with torch's memory.
+
+Only this file knows the compiled module ``snnfast._cuda``. A call queues its kernels and returns, like every CUDA
+function of torch: nothing waits for the device, so calls can be captured in a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from snnfast.reference import Simulation
+from snnfast.spec import NetworkSpec
+
+try:
+    from snnfast import _cuda
+
+    _module_missing = ""
+except ImportError:
+    _module_missing = (
+        "this build of snnfast has no CUDA module: no CUDA compiler that fits was found when it was installed "
+        "(-C cmake.define.SNNFAST_CUDA=ON says why)"
+    )
+
+#: The oldest driver that runs code of a major version of CUDA.
+_MINIMUM_DRIVER = {12: "525", 13: "580"}
+
+
+#: Why a method was chosen, in words.
+_WHY = {
+    "tiny": "at most two hidden layers of at most 16 neurons fit into a thread's registers (output only)",
+    "events": "serves every network, option and record",
+}
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def unavailable() -> str:
+    """Why no network can run on CUDA here, or "". Starts nothing on any device."""
+    if _module_missing:
+        return _module_missing
+    info = _cuda.info()
+    compiled, driver = int(info["cuda"]), int(info["driver_cuda"])
+    needed = f"driver {_MINIMUM_DRIVER[compiled // 1000]} or newer (this build is for CUDA {_cuda_version(compiled)})"
+    if driver == 0:
+        return f"no NVIDIA driver was found; it needs {needed}"
+    if driver < compiled // 1000 * 1000:
+        return f"the NVIDIA driver is too old, it runs CUDA {_cuda_version(driver)}; it needs {needed}"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was built without CUDA; install a CUDA build of torch"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device that it can use"
+    return ""
+
+
+def device_of(name: str) -> torch.device:
+    """The device that ``"cuda"`` or ``"cuda:<index>"`` stands for; the current one if it has no index.
+
+    Raises:
+        ValueError: if there is no such device.
+        NotImplementedError: if the device is older than the oldest we have code for.
+    """
+    device = torch.device(name)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise ValueError(f"backend {name!r} must name one of {torch.cuda.device_count()} CUDA devices, counted from 0")
+    capability = torch.cuda.get_device_capability(index)
+    if capability < (7, 5):
+        raise NotImplementedError(
+            f"backend {name!r} needs a device of compute capability 7.5 or newer, "
+            f"got {torch.cuda.get_device_name(index)} with {capability[0]}.{capability[1]}"
+        )
+    return torch.device("cuda", index)
+
+
+def info() -> dict[str, object]:
+    """What the compiled module says of itself, empty if there is none."""
+    return {} if _module_missing else dict(_cuda.info())
+
+
+class CudaExecutable:
+    """A network on one CUDA device: the packed weights lie there, a Plan on the host knows what to launch."""
+
+    def __init__(self, spec: NetworkSpec, device: torch.device) -> None:
+        neuron = spec.neuron
+        self._spec = spec
+        self.device = device
+        self.plan = _cuda.Plan(
+            weights=[spec.encoded_weights, *spec.weights[1:]],
+            biases=list(spec.biases),
+            alpha=neuron.alpha,
+            beta=neuron.beta,
+            threshold=neuron.threshold,
+            initial_membrane=float(neuron.initial_membrane),
+            reset=neuron.reset,
+            order=neuron.order,
+            timesteps=spec.timesteps,
+            encoding=spec.encoding,
+            decoding=spec.decoding,
+            split_inputs=spec.split_inputs,
+            bias_input=spec.bias_input,
+            device=device.index,
+        )
+        self._packed = torch.from_numpy(self.plan.packed).to(device)
+        torch.cuda.current_stream(device).synchronize()  # any stream may use the weights from now on
+        self._n_out = spec.n_out
+
+    def _queue(
+        self,
+        observations: Tensor,
+        seed: int,
+        first_sample: int,
+        simulate: bool,
+        output: Tensor,
+        records: dict[str, Any],
+    ) -> None:
+        """Launch on the current stream of the device."""
+        batch = observations.shape[0]
+        stream = torch.cuda.current_stream(self.device)
+        workspace = torch.empty(self.plan.workspace_bytes(batch, simulate), dtype=torch.uint8, device=self.device)
+        self.plan.run(
+            self.device.index, stream.cuda_stream, self._packed.data_ptr(), workspace.data_ptr(),
+            observations.data_ptr(), batch, output.data_ptr(), seed, first_sample, **records,
+        )  # fmt: skip
+        if not torch.cuda.is_current_stream_capturing():
+            # The weights must outlive what was queued, also on a stream that is not the one they were sent on.
+            self._packed.record_stream(stream)
+
+    def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
+        output = torch.empty(observations.shape[0], self._n_out, device=self.device)
+        self._queue(observations, seed, first_sample, False, output, {})
+        return output
+
+    def simulate(self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0) -> Simulation:
+        spec, batch = self._spec, observations.shape[0]
+        widths = [w.shape[0] for w in spec.weights]
+
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(shape, device=self.device)
+
+        output = empty(batch, self._n_out)
+        counts = [empty(batch, n) for n in widths[: spec.spiking_layers]]
+        input_counts = None if spec.encoding == "constant" else empty(batch, spec.encoded_weights.shape[1])
+        spikes = potentials = None
+        if "spikes" in record:
+            spikes = [empty(spec.timesteps, batch, n) for n in widths[: spec.spiking_layers]]
+        if "potentials" in record:
+            potentials = [empty(spec.timesteps, batch, n) for n in widths]
+        records: dict[str, Any] = {
+            "spike_counts": [c.data_ptr() for c in counts],
+            "input_counts": 0 if input_counts is None else input_counts.data_ptr(),
+            "spikes": [s.data_ptr() for s in spikes or ()],
+            "potentials": [p.data_ptr() for p in potentials or ()],
+        }
+        self._queue(observations, seed, first_sample, True, output, records)
+        return Simulation(output, counts, input_counts, spikes, potentials)
+
+    def fast_run(self) -> None:
+        return None
+
+    def act(self, general: Callable[..., int]) -> Callable[..., int]:
+        return general
+
+    def method(self) -> dict[str, str]:
+        capability = torch.cuda.get_device_capability(self.device)
+        return {
+            "backend": "cuda",
+            "isa": "sm_{}{}".format(*capability),
+            "method": self.plan.method,
+            "why": _WHY[self.plan.method],
+        }

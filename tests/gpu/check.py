@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `make gpu-check` runs on a machine with an NVIDIA device: build, parity, sanitizers, benchmark, a result file.
+
+Needs Python with torch (a CUDA build), gymnasium, safetensors, tqdm, pytest with pytest-timeout, hypothesis, pybind11,
+scikit-build-core and cmake, and nvcc and compute-sanitizer; downloads nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SITE = ROOT / "build" / "gpu-check" / "site"
+TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
+#: name, sizes, timesteps, batch, limit in ms for exact and fast
+CASES = (
+    ("tiny", (4, 16, 16, 2), 100, 65536, 0.120, None),
+    ("medium", (8, 256, 256, 4), 100, 4096, 1.5, 0.4),
+    ("large", (784, 1200, 1200, 10), 50, 1024, 4.0, 1.2),
+)
+
+
+def run(command: list[object], **options: Any) -> subprocess.CompletedProcess[str]:
+    print("+", *command, flush=True)
+    return subprocess.run([str(c) for c in command], text=True, check=False, **options)
+
+
+def build(architecture: str) -> None:
+    shutil.rmtree(SITE, ignore_errors=True)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
+    options = [f"CMAKE_CUDA_ARCHITECTURES={architecture}-real", "SNNFAST_CUDA=ON", "SNNFAST_WERROR=ON"]
+    defines = [part for o in options for part in ("-C", f"cmake.define.{o}")]
+    if run([*command, "--target", SITE, ROOT, *defines]).returncode != 0:
+        raise SystemExit("gpu-check: the build failed")
+
+
+def parity_suite() -> dict[str, Any]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SITE), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests" / "test_cuda_device.py"]
+    done = run(command, cwd=ROOT, env=environment, capture_output=True)
+    print(done.stdout[-6000:], done.stderr[-2000:])
+    passed = re.search(r"(\d+) passed", done.stdout)
+    clean = done.returncode == 0 and "skipped" not in done.stdout
+    return {"ok": clean, "passed": int(passed.group(1)) if passed else 0, "networks": 1000}
+
+
+def sanitizers(architecture: str) -> dict[str, Any]:
+    sys.path.insert(0, str(ROOT / "tests"))
+    from cuda_host.build import build_for_device
+
+    folder = ROOT / "build" / "gpu-check" / "parity"
+    folder.mkdir(parents=True, exist_ok=True)
+    program = build_for_device(folder, f"sm_{architecture}")
+    results: dict[str, Any] = {}
+    done = run([program, 0, 1000], capture_output=True)
+    print(done.stdout[-500:], done.stderr[-500:])
+    results["parity program"] = {"ok": done.returncode == 0, "said": done.stdout.strip().splitlines()[-1:]}
+    for tool in TOOLS:
+        done = run(["compute-sanitizer", "--tool", tool, "--error-exitcode", 9, program, 0, 40], capture_output=True)
+        said = [line for line in done.stdout.splitlines() if "SUMMARY" in line or line.startswith("networks")]
+        if done.returncode != 0:
+            print(done.stdout[-4000:])
+        print(tool, *said, sep="\n  ")
+        results[tool] = {"ok": done.returncode == 0, "said": said}
+    return results
+
+
+def time_ms(call: Callable[[int], object], repeats: int = 60) -> dict[str, float]:
+    """Median and extremes over single calls, each between two CUDA events; ``call`` gets the number of the repeat."""
+    import torch
+
+    for i in range(5):
+        call(i)
+    torch.cuda.synchronize()
+    times = []
+    for i in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        call(i)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return {"median": statistics.median(times), "min": min(times), "max": max(times)}
+
+
+def ceilings() -> dict[str, float]:
+    """What this device does at most, measured: fp32 multiply-adds in a matrix product, and bytes copied."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = False
+    n = 8192
+    a, b = torch.randn(n, n, device="cuda"), torch.randn(n, n, device="cuda")
+    product = time_ms(lambda _: torch.mm(a, b), 5)["median"]
+    source = torch.randn(1 << 29, device="cuda")
+    target = torch.empty_like(source)
+    copied = time_ms(lambda _: target.copy_(source), 5)["median"]
+    return {"fp32_gmac_per_s": n**3 / product / 1e6, "copy_gb_per_s": 2 * 4 * (1 << 29) / copied / 1e6}
+
+
+def naive(weights: list[Any], biases: list[Any], timesteps: int, x: Any) -> Any:
+    """The network as one writes it first in torch, on the device."""
+    import torch
+
+    potentials = [torch.zeros(x.shape[0], w.shape[0], device=x.device) for w in weights]
+    for _ in range(timesteps):
+        spikes = x
+        for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
+            potentials[i] = potentials[i] + (torch.matmul(spikes, w.t()) + b)
+            if i < len(weights) - 1:
+                spikes = (potentials[i] >= 1.0).float()
+                potentials[i] = potentials[i] - spikes
+    return potentials[-1]
+
+
+def kernel_times(call: Callable[[], object]) -> list[dict[str, Any]]:
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+        call()
+        torch.cuda.synchronize()
+    found = []
+    for event in recorded.events():
+        name = re.search(r"(\w+_kernel)(<.*?>)?\(", event.name)
+        if name and event.device_time > 0:
+            found.append({"kernel": name.group(1), "us": round(event.device_time, 1)})
+    return found
+
+
+def benchmark() -> dict[str, Any]:
+    import torch
+
+    import snnfast as sf
+    from snnfast.bench.workloads import hidden_rates, make_workload
+
+    limits = ceilings()
+    cases = []
+    for name, sizes, timesteps, batch, exact_ms, fast_ms in CASES:
+        work = make_workload(name, sizes, timesteps)
+        network = work.spiking.to("cuda")
+        xs = [torch.randn(batch, sizes[0], generator=torch.Generator().manual_seed(i)).cuda() for i in range(5)]
+        same = bool(torch.equal(network(xs[0]).cpu().view(torch.int32), work.spiking(xs[0].cpu()).view(torch.int32)))
+        graphs = []
+        for x in xs:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                network(x)
+            graphs.append(graph)
+        call = time_ms(lambda i, n=network, a=xs: n(a[i % 5]))
+        replay = time_ms(lambda i, g=graphs: g[i % 5].replay())
+        weights = [w.cuda() for w in network.weights]
+        biases = [b.cuda() for b in network.biases if b is not None]
+        rival = time_ms(lambda i, w=weights, b=biases, t=timesteps, a=xs: naive(w, b, t, a[i % 5]), 5)
+        rates = hidden_rates(work.spiking, xs[0][:256].cpu())
+        macs = batch * (sizes[0] * sizes[1] + timesteps * sum(a * b for a, b in itertools.pairwise(sizes[1:])))
+        cases.append(
+            {
+                "name": name, "sizes": sizes, "timesteps": timesteps, "batch": batch, "rates": rates,
+                "method": network.method()["method"], "same_bits_as_cpu": same,
+                "call_ms": call, "graph_ms": replay, "naive_torch_ms": rival,
+                "speed_up_over_naive_torch": rival["median"] / call["median"],
+                "exact_bar_ms": exact_ms, "exact_bar_met_by_call": call["median"] <= exact_ms,
+                "exact_bar_met_by_graph": replay["median"] <= exact_ms,
+                "fast": "exact=False runs the exact kernels on CUDA",
+                "fast_bar_ms": fast_ms,
+                "fast_bar_met_by_call": None if fast_ms is None else call["median"] <= fast_ms,
+                "dense_equivalent_gmac_per_s": macs / replay["median"] / 1e6,
+                "dense_equivalent_share_of_fp32_ceiling": macs / replay["median"] / 1e6 / limits["fp32_gmac_per_s"],
+                "kernels": kernel_times(lambda n=network, a=xs: n(a[0])),
+            }
+        )  # fmt: skip
+        print(json.dumps(cases[-1]), flush=True)
+    facts = sf.info()
+    kept = ("snnfast", "processor", "cores", "threads", "isa", "compiler", "libraries")
+    return {"ceilings": limits, "cases": cases, "snnfast": {name: facts[name] for name in kept}}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result file")
+    parser.add_argument("--commit", help="the commit that is checked, where there is no git to ask")
+    arguments = parser.parse_args()
+
+    import torch
+
+    if not torch.cuda.is_available():
+        print("gpu-check: torch finds no CUDA device here", file=sys.stderr)
+        return 2
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
+    commit = arguments.commit or subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    name = torch.cuda.get_device_name(0)
+    architecture = "{}{}".format(*torch.cuda.get_device_capability(0))
+    started = time.time()
+    build(architecture)
+    sys.path.insert(0, str(SITE))
+    checks = {"parity suite": parity_suite(), **sanitizers(architecture)}
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    result = {
+        "device": name,
+        "commit": commit,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "driver": subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip(),
+        "checks": checks,
+        **benchmark(),
+        "seconds": round(time.time() - started),
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    gpu = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-").removeprefix("nvidia-")
+    path = arguments.out / f"cuda-{gpu}-{commit}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    failed = [check for check, outcome in checks.items() if not outcome["ok"]]
+    failed += [case["name"] for case in result["cases"] if not case["same_bits_as_cpu"]]
+    for case in result["cases"]:
+        print(
+            f"{case['name']:8} call {case['call_ms']['median']:.3f} ms, graph {case['graph_ms']['median']:.3f} ms, "
+            f"bar {case['exact_bar_ms']} ms, {case['speed_up_over_naive_torch']:.0f}x naive torch, "
+            f"{case['dense_equivalent_share_of_fp32_ceiling']:.0%} of the fp32 ceiling if it were dense"
+        )
+    print(f"gpu-check: {'FAILED: ' + ', '.join(failed) if failed else 'all checks passed'}; {path}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA backend on a device: the bits of the CPU backend, torch's streams and graphs, and what is refused.
+
+`make gpu-check` runs these where there is a device; `tests/test_cuda_host.py` is what can be tested without one.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import snnfast as sf
+from conftest import random_observations, random_spec
+from snnfast import backends, cuda_backend, ops
+from snnfast.spec import NetworkSpec
+from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
+
+pytestmark = pytest.mark.skipif(bool(cuda_backend.unavailable()), reason=f"needs CUDA: {cuda_backend.unavailable()}")
+
+
+def on_cpu(simulation: sf.Simulation) -> sf.Simulation:
+    def move(tensors: list[torch.Tensor] | None) -> list[torch.Tensor] | None:
+        return None if tensors is None else [t.cpu() for t in tensors]
+
+    return sf.Simulation(
+        simulation.output.cpu(),
+        [c.cpu() for c in simulation.spike_counts],
+        None if simulation.input_spike_counts is None else simulation.input_spike_counts.cpu(),
+        move(simulation.spikes),
+        move(simulation.potentials),
+    )
+
+
+def network_of(spec: NetworkSpec) -> sf.SpikingNetwork:
+    return sf.SpikingNetwork(
+        spec.weights, spec.biases, spec.neuron, spec.timesteps, spec.encoding, spec.decoding,
+        split_inputs=spec.split_inputs, bias_input=spec.bias_input,
+    )  # fmt: skip
+
+
+def pair(seed: int = 4, **fixed: object) -> tuple[sf.SpikingNetwork, sf.SpikingNetwork, torch.Tensor]:
+    spec = random_spec(seed, **{"encoding": "constant", "bias_input": False, **fixed})
+    network = network_of(spec)
+    return network, network.to("cuda"), random_observations(spec, 40, seed)
+
+
+@pytest.mark.parametrize("chunk", range(10))
+def test_1000_random_networks_have_the_bits_of_the_cpu_backend(chunk: int) -> None:
+    device = cuda_backend.device_of("cuda")
+    for seed in range(100 * chunk, 100 * chunk + 100):
+        spec = random_spec(seed)
+        batch = [0, 1, 2, 5, 40][seed % 5]
+        x = random_observations(spec, batch, seed)
+        cpu, cuda = backends.CpuExecutable(spec), backends.CudaExecutable(spec, device)
+        want, y = cpu.simulate(x, seed, RECORD_ALL), x.to(device)
+        assert_same_simulation(on_cpu(cuda.simulate(y, seed, RECORD_ALL)), want)
+        assert_same_simulation(on_cpu(cuda.simulate(y, seed, ())), cpu.simulate(x, seed, ()))
+        assert_same_bits(cuda.run(y, seed).cpu(), want.output, f"run, {spec}")
+        cut = batch // 3
+        parts = [cuda.run(y[:cut], seed), cuda.run(y[cut:], seed, cut)]
+        assert_same_bits(torch.cat(parts).cpu(), want.output, f"cut, {spec}")
+
+
+@pytest.mark.parametrize(
+    "sizes", [(4, 16, 16, 2), (8, 256, 256, 4), (100, 700, 500, 10), (20, 2000, 33, 40), (3, 300, 1, 129)]
+)
+@pytest.mark.parametrize("order", ["immediate", "delayed"])
+def test_every_size_and_large_batches(sizes: tuple[int, ...], order: str) -> None:
+    cpu, cuda, _ = pair(2, sizes=sizes, order=order, timesteps=50, decoding="potential", alpha=0.0, beta=1.0)
+    x = torch.randn(3000, sizes[0])
+    assert_same_bits(cuda(x.cuda()).cpu(), cpu(x), "output")
+    got, want = cuda.simulate(x[:300].cuda()), cpu.simulate(x[:300])
+    assert_same_simulation(on_cpu(got), want)
+
+
+def test_more_spikes_than_the_workspace_holds_are_cut_into_tiles() -> None:
+    cpu, cuda, _ = pair(3, sizes=(2, 1500, 3), timesteps=2000, decoding="potential")
+    x = torch.randn(400, 2)
+    assert_same_bits(cuda(x.cuda()).cpu(), cpu(x), "output")
+
+
+def test_arrays_go_there_and_come_back() -> None:
+    cpu, cuda, x = pair()
+    got = cuda(x.numpy())
+    assert isinstance(got, np.ndarray)
+    assert np.array_equal(got, cpu(x.numpy()))
+    assert cuda(x.numpy()[0]).shape == (cpu.n_out,)
+    assert cuda.act(x.numpy()[0]) == cpu.act(x.numpy()[0])
+    assert cuda.act(x[0].cuda()) == cpu.act(x[0])
+
+
+def test_tensors_elsewhere_are_refused() -> None:
+    cpu, cuda, x = pair()
+    with pytest.raises(ValueError, match="must be on device cuda:0, where this network runs, got device cpu"):
+        cuda(x)
+    with pytest.raises(ValueError, match="must be on the CPU, where this network runs, got device cuda:0"):
+        cpu(x.cuda())
+    with pytest.raises(ValueError, match="must name one of"):
+        cpu.to(f"cuda:{torch.cuda.device_count()}")
+
+
+def test_strides_and_other_dtypes() -> None:
+    cpu, cuda, x = pair()
+    want = cpu(x)
+    assert_same_bits(cuda(x.cuda().t().contiguous().t()).cpu(), want, "strides")
+    assert_same_bits(cuda(x.cuda().double()).cpu(), want, "float64")
+    assert_same_bits(cuda(torch.cat([x, x]).cuda()[::2][:20]).cpu(), cpu(torch.cat([x, x])[::2][:20]), "steps")
+
+
+def test_moving_there_and_back_and_pickling() -> None:
+    cpu, cuda, x = pair()
+    assert cuda.backend == "cuda"
+    assert cuda.device == torch.device("cuda", torch.cuda.current_device())
+    assert cuda.to("cuda") is cuda
+    assert_same_bits(cuda.to("cpu")(x), cpu(x), "back")
+    assert_same_bits(pickle.loads(pickle.dumps(cuda))(x.cuda()).cpu(), cpu(x), "pickled")
+    assert "sm_" in repr(cuda)
+
+
+def test_nothing_waits_for_the_device() -> None:
+    _, cuda, x = pair()
+    y = x.cuda()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns that the mode is a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        cuda(y)
+        cuda.simulate(y, record=("spikes", "potentials"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("sizes", [(4, 16, 2), (5, 200, 100, 3)])
+def test_a_graph_replays_a_call(sizes: tuple[int, ...]) -> None:
+    cpu, cuda, _ = pair(6, sizes=sizes, decoding="potential", timesteps=30)
+    x = torch.randn(500, sizes[0])
+    static = torch.zeros_like(x).cuda()
+    cuda(static)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = cuda(static)
+    for factor in (1.0, -0.5):
+        static.copy_(x * factor)
+        graph.replay()
+        assert_same_bits(output.cpu(), cpu(x * factor), "replayed")
+
+
+def test_streams_do_not_disturb_each_other() -> None:
+    cpu, cuda, _ = pair(7, sizes=(8, 300, 200, 4), decoding="potential", timesteps=30)
+    xs = [torch.randn(600, 8) for _ in range(8)]
+    streams = [torch.cuda.Stream() for _ in xs]
+    outputs = []
+    for x, stream in zip(xs, streams, strict=True):
+        with torch.cuda.stream(stream):
+            outputs.append(cuda(x.to("cuda", non_blocking=True)))
+    torch.cuda.synchronize()
+    for x, output in zip(xs, outputs, strict=True):
+        assert_same_bits(output.cpu(), cpu(x), "output")
+
+
+def test_the_operator_on_the_device() -> None:
+    _, cuda, x = pair()
+    y = x.cuda()
+    want = cuda(y)
+    results = torch.library.opcheck(torch.ops.snnfast.run.default, (y, cuda._number, cuda.n_out, 0))
+    assert set(results.values()) == {"SUCCESS"}
+    assert torch.equal(torch.vmap(cuda)(y), want)
+    with torch.autocast("cuda"):
+        assert torch.equal(ops.run(y, cuda._number, cuda.n_out), want)
+    compiled = torch.compile(lambda z: cuda(z) * 2, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(y), want * 2)
+    program = torch.export.export(Doubled(cuda), (y,))
+    assert torch.equal(program.module()(y), want * 2)
+
+
+class Doubled(torch.nn.Module):
+    def __init__(self, network: sf.SpikingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) * 2

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The CUDA backend on machines without a device: its kernels compiled for the host under sanitizers, its compile, its
+import, and what it says when it cannot run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import snnfast as sf
+from cuda_host import build
+from snnfast import backends, cuda_backend
+
+NO_DEVICE = bool(cuda_backend.unavailable())
+
+
+@pytest.fixture(scope="module")
+def parity(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if build.compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    return build.build_for_host(tmp_path_factory.mktemp("parity"))
+
+
+def run_parity(program: Path, first: int, count: int) -> None:
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1"}
+    done = subprocess.run(
+        [program, str(first), str(count)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = re.search(r"^networks (\d+), different (\d+), events (\d+), tiny (\d+)$", done.stdout, re.MULTILINE)
+    assert summary, done.stdout
+    networks, different, events, tiny = map(int, summary.groups())
+    assert (networks, different) == (count, 0)
+    assert events + tiny == 3 * count
+    assert tiny >= count // 20, "too few networks met the method for small ones"
+
+
+def test_100_random_networks_on_the_host_have_the_bits_of_the_cpu_backend(parity: Path) -> None:
+    run_parity(parity, 0, 100)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_2000_random_networks_on_the_host_have_the_bits_of_the_cpu_backend(parity: Path) -> None:
+    run_parity(parity, 1000, 2000)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_90"])
+@pytest.mark.parametrize("kernel", [p.stem for p in build.KERNELS])
+def test_no_kernel_spills_registers(kernel: str, architecture: str, tmp_path: Path) -> None:
+    nvcc = build.cuda_compiler()
+    if nvcc is None:
+        pytest.skip("needs a CUDA compiler")
+    source = build.ROOT / "csrc" / "cuda" / f"{kernel}.cu"
+    command = [nvcc, *build.COMMON, "-O3", "-fmad=false", f"-arch={architecture}", "-Xptxas", "-v", "-c", source]
+    done = subprocess.run(
+        [str(c) for c in [*command, "-o", tmp_path / "kernel.o"]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr, done.stderr
+    spilled = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    assert spilled, done.stderr
+    assert set(spilled) == {("0", "0")}, done.stderr
+
+
+def test_the_module_is_there_where_a_cuda_compiler_is() -> None:
+    if build.cuda_compiler() is None:
+        pytest.skip("needs a CUDA compiler")
+    assert cuda_backend.info(), "nvcc is here, but snnfast._cuda is not"
+    assert cuda_backend.info()["version"] == sf.__version__
+
+
+@pytest.mark.skipif(not NO_DEVICE, reason="this machine has what it takes")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7"])
+def test_without_a_device_the_reason_names_what_is_missing(name: str) -> None:
+    with pytest.raises(NotImplementedError, match=r"'cuda.*' is not available: .*Available here: .*'cpu'") as caught:
+        sf.SpikingNetwork([np.ones((1, 1))], backend=name)
+    if cuda_backend.info() and not cuda_backend.info()["driver_cuda"]:
+        assert re.search(r"driver 5\d\d or newer", str(caught.value))
+    assert sf.info()["backends"]["cuda"] == cuda_backend.unavailable()
+    network = sf.SpikingNetwork([np.ones((1, 1))])
+    with pytest.raises(NotImplementedError, match="is not available"):
+        network.to(name)
+
+
+@pytest.mark.parametrize(
+    ("driver", "torch_cuda", "reason"),
+    [
+        (0, "13.0", r"no NVIDIA driver was found; it needs driver 580 or newer \(this build is for CUDA 13.0\)"),
+        (12080, "13.0", "too old, it runs CUDA 12.8; it needs driver 580 or newer"),
+        (13000, None, "was built without CUDA; install a CUDA build of torch"),
+    ],
+)
+def test_every_reason(driver: int, torch_cuda: str | None, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Module:
+        @staticmethod
+        def info() -> dict[str, int]:
+            return {"cuda": 13000, "driver_cuda": driver}
+
+    monkeypatch.setattr(cuda_backend, "_cuda", Module, raising=False)
+    monkeypatch.setattr(cuda_backend, "_module_missing", "")
+    monkeypatch.setattr(torch.version, "cuda", torch_cuda)
+    assert re.search(reason, cuda_backend.unavailable())
+    monkeypatch.setattr(cuda_backend, "_module_missing", "left out")
+    assert cuda_backend.unavailable() == "left out"
+
+
+@pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cuda:-1", "cpu:0", "gpu", ""])
+def test_a_name_that_is_no_backend_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="backend must be one of"):
+        backends.resolve(name)
+
+
+def test_moving_to_where_it_is_gives_the_same_network() -> None:
+    network = sf.SpikingNetwork([np.ones((1, 1))])
+    assert network.to("cpu") is network
+    assert network.to(torch.device("cpu")) is network
+    assert network.device == torch.device("cpu")
+    with pytest.raises(ValueError, match="device must be 'cpu', 'cuda' or 'cuda:<index>', got 'meta'"):
+        network.to("meta")
+
+
+def test_asking_for_the_cpu_does_not_wake_the_driver() -> None:
+    code = """
+import snnfast.cuda_backend as c
+c.unavailable = lambda: (_ for _ in ()).throw(AssertionError("asked"))
+import snnfast as sf
+from snnfast import backends
+backends._UNAVAILABLE["cuda"] = c.unavailable
+sf.SpikingNetwork([[[1.0]]], backend="auto"), sf.SpikingNetwork([[[1.0]]], backend="cpu")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(shutil.which("ldd") is None, reason="needs ldd")
+def test_the_module_links_no_cuda_library() -> None:
+    if not cuda_backend.info():
+        pytest.skip("this build has no CUDA module")
+    from snnfast import _cuda
+
+    linked = subprocess.run(["ldd", _cuda.__file__], capture_output=True, text=True, check=True).stdout
+    assert "libcuda" not in linked, linked

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole network as one operator of torch: checked by torch's own checker, compiled, exported, mapped."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+import torch
+
+import snnfast as sf
+from conftest import random_observations, random_spec
+from snnfast import ops
+
+
+def make_network() -> tuple[sf.SpikingNetwork, torch.Tensor]:
+    spec = random_spec(4, sizes=(4, 16, 16, 3), encoding="constant", bias_input=False, timesteps=20)
+    network = sf.SpikingNetwork(spec.weights, spec.biases, spec.neuron, 20, decoding=spec.decoding)
+    return network, random_observations(spec, 8, 1)
+
+
+def test_opcheck() -> None:
+    network, x = make_network()
+    operator = torch.ops.snnfast.run.default
+    for observations in (x, x[:0], x.t().contiguous().t()):
+        results = torch.library.opcheck(operator, (observations, network._number, network.n_out, 7))
+        assert set(results.values()) == {"SUCCESS"}
+
+
+def test_it_gives_the_bits_of_a_plain_call() -> None:
+    network, x = make_network()
+    assert torch.equal(ops.run(x, network._number, network.n_out), network(x))
+    assert torch.equal(ops.run(x[0], network._number, network.n_out), network(x[0]))
+    with torch.autocast("cpu"):
+        assert torch.equal(ops.run(x, network._number, network.n_out), network(x))
+
+
+def test_vmap_takes_another_dimension_for_more_samples() -> None:
+    network, x = make_network()
+    assert torch.equal(torch.vmap(network)(x), network(x))
+    batches = torch.stack([x, x + 0.5, -x])
+    want = torch.stack([network(b) for b in batches])
+    assert torch.equal(torch.vmap(network)(batches), want)
+    assert torch.equal(torch.vmap(network, in_dims=1)(batches.transpose(0, 1)), want)
+    assert torch.equal(torch.vmap(torch.vmap(network))(batches), want)
+
+
+def test_a_gradient_is_refused_clearly() -> None:
+    network, x = make_network()
+    output = ops.run(x.requires_grad_(), network._number, network.n_out)
+    with pytest.raises(NotImplementedError, match=r"not differentiable.*detach"):
+        output.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("observations", "error", "message"),
+    [
+        (torch.zeros(2, 4, dtype=torch.float64), TypeError, "must be float32"),
+        (torch.zeros(2, 5), ValueError, "must have shape"),
+        (torch.zeros(1, 2, 4), ValueError, r"must have shape \(B, n_in\)"),
+        (torch.full((1, 4), torch.nan), ValueError, "must be finite"),
+    ],
+)
+def test_wrong_observations_are_refused(observations: torch.Tensor, error: type[Exception], message: str) -> None:
+    network, _ = make_network()
+    with pytest.raises(error, match=message):
+        torch.ops.snnfast.run(observations, network._number, network.n_out, 0)
+
+
+def test_a_network_is_not_kept_alive_by_its_number() -> None:
+    network, x = make_network()
+    number = network._number
+    del network
+    gc.collect()
+    with pytest.raises(RuntimeError, match=f"network {number} is not, or no longer, alive"):
+        ops.run(x, number, 3)
+
+
+class Policy(torch.nn.Module):
+    def __init__(self, network: sf.SpikingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.softmax(self.network(x * 2, original_units=True), dim=-1)
+
+
+def calls(graph: torch.fx.Graph) -> list[object]:
+    return [node.target for node in graph.nodes if node.op == "call_function"]
+
+
+def test_export_keeps_one_operator() -> None:
+    network, x = make_network()
+    policy = Policy(network)
+    program = torch.export.export(policy, (x,))
+    assert calls(program.graph).count(torch.ops.snnfast.run.default) == 1
+    assert torch.equal(program.module()(x), policy(x))
+
+
+def test_the_compiler_sees_one_operator_and_no_break() -> None:
+    network, x = make_network()
+    policy, graphs = Policy(network), []
+
+    def backend(module: torch.fx.GraphModule, _: object) -> object:
+        graphs.append(module.graph)
+        return module.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(policy, fullgraph=True, backend=backend)
+    assert torch.equal(compiled(x), policy(x))
+    assert len(graphs) == 1
+    assert sum("snnfast" in str(target) for target in calls(graphs[0])) == 1
+
+
+@pytest.mark.long
+def test_compiled_by_inductor() -> None:
+    network, x = make_network()
+    policy = Policy(network)
+    torch.compiler.reset()
+    torch.testing.assert_close(torch.compile(policy, fullgraph=True)(x), policy(x))
