@@ -56,6 +56,12 @@ def add(subparsers: Subparsers) -> None:
         "--decisions", type=count, default=50_000, metavar="N", help="of contract: per network (default: 50000)"
     )
     parser.add_argument(
+        "--method",
+        choices=("auto", "slices"),
+        default="auto",
+        help="of contract: judge matrix products wherever they are possible, not only where they are quicker",
+    )
+    parser.add_argument(
         "--workload", choices=tuple(_WORKLOADS), action="append", help="of network: only this one (may be repeated)"
     )
     parser.add_argument(
@@ -107,7 +113,9 @@ def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any
     if name == "contract":
         from snnfast.bench import contract
 
-        return contract.run(decisions=arguments.decisions, quick=arguments.quick, seed=seed, say=out.say)
+        return contract.run(
+            decisions=arguments.decisions, method=arguments.method, quick=arguments.quick, seed=seed, say=out.say
+        )
     from snnfast.bench import similarity
 
     return similarity.run(
