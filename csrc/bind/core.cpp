@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "bind/fast_call.h"
+#include "bind/network_spec.h"
 #include "bind/run_plan.h"
 #include "cpu/dispatch.h"
 #include "cpu/float_mode.h"
@@ -20,8 +21,6 @@ namespace py = pybind11;
 using namespace snnfast;
 
 namespace {
-
-using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
 template <class T>
 T* pointer(uint64_t address) {
@@ -59,54 +58,18 @@ py::object fast_run(const py::object& plan, const py::object& tensor_type) {
   return py::none();
 }
 
-template <class E>
-E choose(const char* name, const std::string& value, std::initializer_list<std::pair<const char*, E>> choices) {
-  std::string known;
-  for (const auto& [text, code] : choices) {
-    if (value == text) return code;
-    known += (known.empty() ? "'" : ", '") + std::string(text) + "'";
-  }
-  throw py::value_error(std::string(name) + " must be one of " + known + ", got '" + value + "'");
-}
-
 const Kernels& choose_kernels(const std::optional<std::string>& isa) {
   return isa ? kernels_for(*isa) : default_kernels();
 }
 
-std::unique_ptr<Plan> make_plan(const std::vector<Array>& weights, const std::vector<std::optional<Array>>& biases,
-                                double alpha, double beta, double threshold, double initial_membrane,
-                                const std::string& reset, const std::string& order, int64_t timesteps,
-                                const std::string& encoding, const std::string& decoding, bool split_inputs,
-                                bool bias_input, const std::optional<std::string>& isa, bool exact,
-                                const std::string& method) {
-  require(biases.size() == weights.size(), "biases must have one entry per layer");
-  NetworkSpec spec;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    require(weights[i].ndim() == 2, "weights must have two dimensions");
-    LayerSpec layer;
-    layer.n_out = weights[i].shape(0);
-    layer.n_in = weights[i].shape(1);
-    layer.weights.assign(weights[i].data(), weights[i].data() + weights[i].size());
-    if (biases[i]) layer.bias.assign(biases[i]->data(), biases[i]->data() + biases[i]->size());
-    spec.layers.push_back(std::move(layer));
-  }
-  spec.neuron.alpha = static_cast<float>(alpha);
-  spec.neuron.beta = static_cast<float>(beta);
-  spec.neuron.threshold = static_cast<float>(threshold);
-  spec.neuron.initial_membrane = static_cast<float>(initial_membrane);
-  spec.neuron.reset_to_zero = choose<bool>("reset", reset, {{"subtraction", false}, {"zero", true}});
-  spec.neuron.delayed = choose<bool>("order", order, {{"immediate", false}, {"delayed", true}});
-  spec.timesteps = timesteps;
-  spec.encoding = choose<Encoding>(
-      "encoding", encoding,
-      {{"constant", Encoding::constant}, {"equidistant", Encoding::equidistant}, {"poisson", Encoding::poisson}});
-  spec.decoding = choose<Decoding>("decoding", decoding,
-                                   {{"potential", Decoding::potential},
-                                    {"mean_potential", Decoding::mean_potential},
-                                    {"spikes", Decoding::spikes},
-                                    {"first_spike", Decoding::first_spike}});
-  spec.split_inputs = split_inputs;
-  spec.bias_input = bias_input;
+std::unique_ptr<Plan> make_plan(const std::vector<FloatArray>& weights,
+                                const std::vector<std::optional<FloatArray>>& biases, double alpha, double beta,
+                                double threshold, double initial_membrane, const std::string& reset,
+                                const std::string& order, int64_t timesteps, const std::string& encoding,
+                                const std::string& decoding, bool split_inputs, bool bias_input,
+                                const std::optional<std::string>& isa, bool exact, const std::string& method) {
+  const NetworkSpec spec = make_spec(weights, biases, alpha, beta, threshold, initial_membrane, reset, order, timesteps,
+                                     encoding, decoding, split_inputs, bias_input);
   PlanOptions options;
   options.exact = exact;
   options.method = choose<Method>("method", method,
