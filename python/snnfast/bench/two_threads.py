@@ -45,7 +45,10 @@ def _process(name: str, batch: int, seconds: float, start: Any, answers: Any) ->
     observations = workload.observations(batch)
     workload.spiking(observations)
     while True:
-        start.wait(_PATIENCE)
+        try:
+            start.wait(_PATIENCE)
+        except threading.BrokenBarrierError:  # the parent has seen enough, or is no more
+            return
         answers.put(_samples_per_second(workload.spiking, observations, seconds))
 
 
