@@ -429,3 +429,43 @@ def test_spec_is_usable_by_itself() -> None:
     spec = NetworkSpec((W,), (None,), NeuronSpec(), 3, split_inputs=True)
     assert spec.encoded_weights.shape == (2, 6)
     assert (spec.n_in, spec.n_out, spec.sizes, spec.spiking_layers) == (3, 2, (3, 2), 0)
+
+
+def test_the_default_dtype_and_device_of_the_program_change_nothing() -> None:
+    network = sf.SpikingNetwork([torch.eye(4), torch.eye(4)], timesteps=7)
+    observations = torch.tensor([[1.0, 2.0, 3.0, 0.5], [0.25, 0.0, 0.75, 1.0]])
+    want, counts = network(observations), network.simulate(observations).spike_counts
+    previous = torch.get_default_dtype()
+    for dtype in (torch.float64, torch.bfloat16):
+        torch.set_default_dtype(dtype)
+        try:
+            for got in (
+                network(observations),
+                network(observations, seed=1),
+                network(observations.double()),
+                torch.from_numpy(network(observations.numpy())),
+                network.simulate(observations, record=("spikes", "potentials")).output,
+                sf.SpikingNetwork(network.weights, timesteps=7, backend="reference")(observations),
+            ):
+                assert got.dtype == torch.float32
+                assert torch.equal(got, want)
+            assert network.act(observations[0].double()) == 0
+            assert torch.equal(network.simulate(observations).spike_counts[0], counts[0])
+        finally:
+            torch.set_default_dtype(previous)
+    with torch.device("meta"):
+        assert torch.equal(network(observations.double()), want)
+
+
+def test_a_network_made_under_flush_to_zero_is_the_same_network() -> None:
+    weights = [torch.eye(4) * 2, torch.full((3, 4), 1e-40)]
+    observations = torch.ones(9, 4)
+    want = sf.SpikingNetwork(weights, timesteps=5)(observations)
+    assert want.abs().max() > 0
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush denormals to zero")
+    try:
+        network = sf.SpikingNetwork(weights, timesteps=5)
+    finally:
+        torch.set_flush_denormal(False)
+    assert torch.equal(network(observations), want)

@@ -228,3 +228,31 @@ def test_threads_that_cannot_be_started_are_done_without() -> None:
         [sys.executable, "-c", NO_MORE_THREADS], capture_output=True, text=True, timeout=60, check=False
     )
     assert result.stdout.endswith("done\n"), result.stderr
+
+
+@pytest.mark.parametrize(("threads", "batch"), [(2, 8), (7, 28), (64, 64)])
+def test_an_exception_from_a_signal_handler_ends_a_batch_of_long_decisions(threads: int, batch: int) -> None:
+    # Single decisions do not ask on their way; so they must between them, and an answer that comes late must count.
+    code = """
+import signal, sys, time
+import torch
+import snnfast as sf
+torch.manual_seed(0)
+sf.set_num_threads(int(sys.argv[1]))
+weights = [torch.rand(32, 4) * 3 + 1, torch.rand(32, 32) * 2 + 1, torch.randn(4, 32)]
+network = sf.SpikingNetwork(weights, timesteps=1 << 18)
+observations = torch.rand(int(sys.argv[2]), 4) + 0.5
+class Stop(Exception): pass
+def stop(*_): raise Stop
+signal.signal(signal.SIGALRM, stop)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+try:
+    network(observations)
+    print("finished")
+except Stop:
+    print("stopped")
+"""
+    command = [sys.executable, "-c", code, str(threads), str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in ("stopped", "finished")  # a quick machine is through before the signal comes

@@ -29,6 +29,7 @@ class ReleasedLock {
   ReleasedLock& operator=(const ReleasedLock&) = delete;
 
   Interrupt interrupt() { return {poll, this}; }
+  bool raised() const { return raised_; }
 
  private:
   static bool poll(void* context) {
@@ -56,7 +57,8 @@ bool run_interruptible(double work, F&& f) {
     return true;
   }
   ReleasedLock lock;
-  return f(lock.interrupt());
+  const bool finished = f(lock.interrupt());
+  return finished && !lock.raised();
 }
 
 // Where `x` first is not finite, or -1. On the bits, without branches, so that the compiler can vectorise it.

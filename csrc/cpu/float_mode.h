@@ -30,4 +30,21 @@ class StandardFloatMode {
   StandardFloatMode& operator=(const StandardFloatMode&) = delete;
 };
 
+// The mode as it was, once this object's life ends: around calls that may change it, such as a signal handler's.
+class KeptFloatMode {
+ public:
+#if defined(__SSE__)
+  KeptFloatMode() : before_(_mm_getcsr()) {}
+  ~KeptFloatMode() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+#else
+  KeptFloatMode() {}
+#endif
+
+  KeptFloatMode(const KeptFloatMode&) = delete;
+  KeptFloatMode& operator=(const KeptFloatMode&) = delete;
+};
+
 }  // namespace snnfast

@@ -90,6 +90,7 @@ struct Job {
 // Only the calling thread may ask (it may need the interpreter for it); the others look at its answer.
 bool poll_job(void* context) {
   Job& job = *static_cast<Job*>(context);
+  const KeptFloatMode kept;
   if (std::this_thread::get_id() == job.calling_thread && job.caller.poll(job.caller.context)) job.stop.store(true);
   return job.stop.load(std::memory_order_relaxed);
 }
@@ -224,6 +225,7 @@ void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
 }
 
 Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& options) : kernels_(kernels) {
+  const StandardFloatMode standard;  // tables are sums, and slices are made of denormals too
   validate(spec);
   const size_t last = spec.layers.size() - 1;
   int64_t widest = spec.features();
@@ -298,7 +300,7 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
       if (l > 0 && !made_to_order) {
         why_ += !kernels_.matrix_unit ? " (no matrix unit)"
                 : options.exact       ? " (slices would not be exact, or the layer is too small)"
-                                      : " (too small for slices)";
+                                      : " (too small, or too many inputs or too large weights, for slices)";
       }
     }
   }
@@ -337,6 +339,7 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     const int64_t threads = num_threads(), items = slices_.empty() ? 4 * threads : threads;
     job.block = std::clamp<int64_t>((request.batch + items - 1) / items, 1, most);
     finished = parallel_for((request.batch + job.block - 1) / job.block, run_item, &context, {poll_job, &job});
+    finished = finished && !job.stop.load();  // it may have been asked for while the last items were under way
   }
   if (job.no_memory.load()) throw std::bad_alloc();
   return finished;

@@ -127,6 +127,12 @@ void encode_tile(const NetworkView& net, const Request& request, int64_t row, in
   }
 }
 
+// The bits of the last word of a row of spikes that stand for neurons; nobody has written the others.
+SNNFAST_INLINE uint64_t used_bits(int64_t neurons) {
+  const int64_t used = (neurons - 1) % 64 + 1;
+  return used == 64 ? ~uint64_t{0} : (uint64_t{1} << used) - 1;
+}
+
 // A layer's spike bits become the next layer's events; counts, records and the first spike are taken on the way.
 void collect_spikes(const NetworkView& net, const Request& request, int64_t l, int64_t row, int64_t t0, int64_t steps,
                     SampleState& s) {
@@ -135,9 +141,7 @@ void collect_spikes(const NetworkView& net, const Request& request, int64_t l, i
   int64_t n = 0;
   s.events.offsets[0] = 0;
   const int64_t stride = bits_stride(layer.panels), words = stride / kPanelsPerWord;
-  // The last word may end in panels that the layer does not have; nobody has written those bits.
-  const int64_t used = layer.n_out - (words - 1) * 64;
-  const uint64_t last_bits = used >= 64 ? ~uint64_t{0} : (uint64_t{1} << used) - 1;
+  const uint64_t last_bits = used_bits(layer.n_out);
   for (int64_t t = 0; t < steps; ++t) {
     for (int64_t w = 0; w < words; ++w) {
       uint64_t word;
@@ -170,8 +174,8 @@ void collect_spikes(const NetworkView& net, const Request& request, int64_t l, i
   }
 }
 
-// Clock cycles, measured on Sapphire Rapids servers: adding a row of weights to a vector of currents, and multiplying
-// two tiles. A product takes 16 cycles where the unit runs at full speed; two of two servers ran it at less than half.
+// Clock cycles, measured on two Xeons with AMX: adding a row of weights to a vector of currents, and multiplying two
+// tiles. A product takes 16 by itself; 45 with the loads of its tiles and its share of the neurons' steps.
 constexpr int64_t kClocksPerRow = 1, kClocksPerProduct = 45;
 
 // Whether layer l, whose inputs are in the samples' spike bits, is cheaper by slices.
@@ -182,12 +186,13 @@ bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, i
   const int64_t words = bits_stride(net.layers[l - 1].panels) / kPanelsPerWord;
   const int64_t products = slices->output_tiles * slices->input_tiles * slices->slices * steps * kClocksPerProduct;
   const int64_t vectors = net.layers[l].padded / Vec::lanes, enough = products / (kClocksPerRow * vectors);
+  const uint64_t last_bits = used_bits(net.layers[l - 1].n_out);
   int64_t spikes = 0;
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t w = 0; w < steps * words; ++w) {
       uint64_t word;
       __builtin_memcpy(&word, samples[i].spike_bits + w * kPanelsPerWord, sizeof word);
-      spikes += __builtin_popcountll(word);
+      spikes += __builtin_popcountll(w % words == words - 1 ? word & last_bits : word);
     }
     if (spikes >= enough) return true;
   }
@@ -236,9 +241,11 @@ bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t
   bool go_on = true;
   with_rule(net, layer.fires, [&](auto rule) {
     const auto scan_tiles = [&](auto scanner) {
-      Tiles tiles;
       for (int64_t j = 0; j < layer.slices->output_tiles && go_on; ++j) {
-        scanner.run(tiles, j);
+        {
+          Tiles tiles;  // not while we poll: a signal handler may use the tiles as well
+          scanner.run(tiles, j);
+        }
         go_on = !interrupt.poll(interrupt.context);
       }
     };

@@ -226,6 +226,7 @@ bool run_table_group(const NetworkView& net, const Request& request, int64_t fir
 
 bool run_tables(const NetworkView& net, const Request& request, int64_t first, int64_t count, char* memory,
                 const Interrupt& interrupt) {
+  if (interrupt.poll(interrupt.context)) return false;
   if (count == 1 && decides_at_once(net, request)) {
     table_decision(net, request, first);
     return true;

@@ -104,6 +104,11 @@ class ReferenceExecutable:
         return {"backend": "reference", "isa": "torch", "method": "time loop", "why": "the definition, in plain torch"}
 
 
+def _room(*shape: int) -> Tensor:
+    """A tensor for compiled code to write to, whatever the program's default dtype and device."""
+    return torch.empty(shape, dtype=torch.float32, device="cpu")
+
+
 class CpuExecutable:
     """The compiled backend: one Plan per network, built here, that runs all time steps in one call."""
 
@@ -134,21 +139,21 @@ class CpuExecutable:
 
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
         batch = observations.shape[0]
-        output = torch.empty(batch, self._n_out)
+        output = _room(batch, self._n_out)
         self.plan.run(observations.data_ptr(), batch, output.data_ptr(), seed, first_sample)
         return output
 
     def simulate(self, observations: Tensor, seed: int, record: Collection[str], first_sample: int = 0) -> Simulation:
         spec, batch = self._spec, observations.shape[0]
         widths = [w.shape[0] for w in spec.weights]
-        output = torch.empty(batch, self._n_out)
-        counts = [torch.empty(batch, n) for n in widths[: spec.spiking_layers]]
-        input_counts = None if spec.encoding == "constant" else torch.empty(batch, spec.encoded_weights.shape[1])
+        output = _room(batch, self._n_out)
+        counts = [_room(batch, n) for n in widths[: spec.spiking_layers]]
+        input_counts = None if spec.encoding == "constant" else _room(batch, spec.encoded_weights.shape[1])
         spikes = potentials = None
         if "spikes" in record:
-            spikes = [torch.empty(spec.timesteps, batch, n) for n in widths[: spec.spiking_layers]]
+            spikes = [_room(spec.timesteps, batch, n) for n in widths[: spec.spiking_layers]]
         if "potentials" in record:
-            potentials = [torch.empty(spec.timesteps, batch, n) for n in widths]
+            potentials = [_room(spec.timesteps, batch, n) for n in widths]
         self.plan.simulate(
             observations.data_ptr(),
             batch,

@@ -133,7 +133,7 @@ class CudaExecutable:
             self._packed.record_stream(stream)
 
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
-        output = torch.empty(observations.shape[0], self._n_out, device=self.device)
+        output = torch.empty(observations.shape[0], self._n_out, dtype=torch.float32, device=self.device)
         self._queue(observations, seed, first_sample, False, output, {})
         return output
 
@@ -142,7 +142,7 @@ class CudaExecutable:
         widths = [w.shape[0] for w in spec.weights]
 
         def empty(*shape: int) -> Tensor:
-            return torch.empty(shape, device=self.device)
+            return torch.empty(shape, dtype=torch.float32, device=self.device)
 
         output = empty(batch, self._n_out)
         counts = [empty(batch, n) for n in widths[: spec.spiking_layers]]

@@ -233,7 +233,8 @@ class SpikingNetwork:
                 estimate of the original network's output (Q-values, logits).
 
         Returns:
-            (B, n_out) or (n_out,), float32, of the same kind as the observations.
+            (B, n_out) or (n_out,), float32, of the same kind as the observations. A tensor may be changed in place, but
+            not be resized.
 
         Raises:
             TypeError, ValueError: if the observations are of the wrong kind, dtype, shape or device, or not finite.

@@ -49,7 +49,7 @@ def layer_current(inputs: Tensor, weights: Tensor, bias: Tensor | None) -> Tenso
         weights: (n_out, n_in), float32.
         bias: (n_out,) or None.
     """
-    h = torch.zeros(inputs.shape[0], weights.shape[0])
+    h = torch.zeros(inputs.shape[0], weights.shape[0], dtype=torch.float32)
     for j in range(weights.shape[1]):
         h = h + weights[:, j] * inputs[:, j : j + 1]
     return h if bias is None else h + bias
@@ -75,7 +75,7 @@ def step(mem: Tensor, syn: Tensor, h: Tensor, neuron: NeuronSpec, fires: bool) -
     if neuron.reset == "subtraction":
         mem = torch.where(fired, mem - threshold, mem)
     else:
-        mem = torch.where(fired, torch.zeros(()), mem)
+        mem = torch.where(fired, torch.zeros((), dtype=torch.float32), mem)
     return mem, new_syn, fired.float()
 
 
@@ -148,7 +148,10 @@ def simulate(
     x = encode(spec, observations)
 
     initial = torch.tensor(spec.neuron.initial_membrane)
-    mem = [torch.zeros(batch, w.shape[0]) + (initial if i < layers - 1 else 0.0) for i, w in enumerate(weights)]
+    mem = [
+        torch.zeros(batch, w.shape[0], dtype=torch.float32) + (initial if i < layers - 1 else 0.0)
+        for i, w in enumerate(weights)
+    ]
     syn = [torch.zeros_like(m) for m in mem]
     counts = [torch.zeros_like(m) for m in mem[: spec.spiking_layers]]
     input_counts = torch.zeros_like(x)
