@@ -38,7 +38,7 @@ def read_project() -> Project:
         Path(source).name: tuple(options.split(";"))
         for source, options in re.findall(r'\((\S+\.cpp) PROPERTIES COMPILE_OPTIONS\s+"([^"]+)"\)', text)
     }
-    assert {"kernels_avx2.cpp", "kernels_avx512.cpp"} <= set(of), of
+    assert {"kernels_avx2.cpp", "kernels_avx512.cpp", "kernels_amx.cpp"} <= set(of), of
     sources = sorted(set(re.findall(r"csrc/cpu/\w+\.cpp", text)))
     return Project(flags, tuple(ROOT / s for s in sources), of)
 
