@@ -397,6 +397,14 @@ def test_the_command(tmp_path, capsys) -> None:
 
 
 def test_the_command_fails_when_a_difference_is_unexplained(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(contract, "compare", lambda spec, observations: Verdict(first_divergences=3, explained=1))
+    monkeypatch.setattr(contract, "compare", lambda spec, observations, fast: Verdict(first_divergences=3, explained=1))
     assert main(["bench", "contract", "--quick", "--json", "-"]) == 1
     assert json.loads(capsys.readouterr().out)["unexplained"] == 2
+
+
+def test_the_command_judges_matrix_products_on_request(capsys) -> None:
+    assert main(["bench", "contract", "--quick", "--method", "slices", "--json", "-"]) == 0
+    case = json.loads(capsys.readouterr().out)["cases"][0]
+    assert case["method"]["method"] == "slices"
+    assert case["unexplained"] == 0
+    assert case["decisions"] == 500
