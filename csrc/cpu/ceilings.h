@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Loops that do one thing as fast as this machine can, for benchmarks to say how near the kernels come. Compiled per
-// instruction set like the kernels; ceilings.cpp takes the time.
+// instruction set like the kernels; measure_ceiling.cpp takes the time.
 #pragma once
 
 #include "core/neuron.h"
