@@ -8,6 +8,7 @@
 
 #include <optional>
 
+#include "bind/addresses.h"
 #include "bind/fast_call.h"
 #include "bind/network_spec.h"
 #include "bind/run_plan.h"
@@ -21,18 +22,6 @@ namespace py = pybind11;
 using namespace snnfast;
 
 namespace {
-
-template <class T>
-T* pointer(uint64_t address) {
-  return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
-}
-
-template <class T>
-std::vector<T*> pointers(const std::vector<uint64_t>& addresses) {
-  std::vector<T*> list;
-  for (uint64_t a : addresses) list.push_back(pointer<T>(a));
-  return list;
-}
 
 [[noreturn]] void throw_not_finite(const float* x, int64_t i, int64_t n) {
   const char* value = std::isnan(x[i]) ? "nan" : x[i] > 0 ? "inf" : "-inf";

@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "bind/addresses.h"
 #include "bind/network_spec.h"
 #include "cuda/device.h"
 #include "cuda/plan.h"
@@ -14,18 +15,6 @@ namespace py = pybind11;
 using namespace snnfast;
 
 namespace {
-
-template <class T>
-T* pointer(uint64_t address) {
-  return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
-}
-
-template <class T>
-std::vector<T*> pointers(const std::vector<uint64_t>& addresses) {
-  std::vector<T*> list;
-  for (uint64_t a : addresses) list.push_back(pointer<T>(a));
-  return list;
-}
 
 std::unique_ptr<cuda::Plan> make_plan(const std::vector<FloatArray>& weights,
                                       const std::vector<std::optional<FloatArray>>& biases, double alpha, double beta,
@@ -59,7 +48,7 @@ void run(const cuda::Plan& plan, int device, uint64_t stream, uint64_t packed_we
   require(workspace || plan.workspace_bytes(batch, simulate) == 0, "workspace must be allocated");
   const auto counts_at = pointers<float>(spike_counts);
   const auto spikes_at = pointers<float>(spikes), potentials_at = pointers<float>(potentials);
-  cuda::Request request{};
+  Request request{};
   request.observations = pointer<const float>(observations);
   request.batch = batch;
   request.seed = seed;

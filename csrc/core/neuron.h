@@ -25,12 +25,8 @@ SNNFAST_HOST_DEVICE bool above(float a, float b) { return a > b; }
 SNNFAST_HOST_DEVICE float keep_where(bool mask, float value) { return mask ? value : 0.0f; }
 // zero where the mask is set, else `value`.
 SNNFAST_HOST_DEVICE float clear_where(bool mask, float value) { return mask ? 0.0f : value; }
-// `a - b` where the mask is set, else `a`. On a GPU a spike is at hand as 1 or 0, and x - 0 is x for every x.
-#if defined(__CUDACC__)
+// `a - b` where the mask is set, else `a`: x - 0 is x for every x.
 SNNFAST_HOST_DEVICE float subtract_where(bool mask, float a, float b) { return a - keep_where(mask, b); }
-#else
-SNNFAST_HOST_DEVICE float subtract_where(bool mask, float a, float b) { return mask ? a - b : a; }
-#endif
 
 template <class V>
 struct NeuronConstants {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "core/request.h"
 #include "cpu/slices.h"
 #include "cpu/table.h"
 
@@ -43,18 +44,6 @@ struct NetworkView {
   int64_t block;            // samples per call of run_block, at most
   const TableView* tables;  // of the method "tables", else null
   bool always_slices;       // use the slices that there are, whatever they cost
-};
-
-// One call: where the observations are and where everything goes. Null pointers: not wanted.
-struct Request {
-  const float* observations;  // (batch, n_in)
-  int64_t batch;
-  uint64_t seed, first_sample;
-  float* output;               // (batch, n_out)
-  float* const* spike_counts;  // per spiking layer, (batch, n)
-  float* input_counts;         // (batch, features), with an encoding by spikes only
-  float* const* spikes;        // per spiking layer, (timesteps, batch, n)
-  float* const* potentials;    // per layer, (timesteps, batch, n)
 };
 
 // What ceiling_loop does over and over; measure_ceiling.h says what each of them means.

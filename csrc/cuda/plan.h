@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "core/request.h"
 #include "core/spec.h"
 #include "cuda/kernels.h"
 
@@ -18,18 +19,6 @@ struct Device {
   int64_t multiprocessors;
   // Spikes of a tile may take this much workspace; more is cut into chunks of samples and tiles of steps.
   int64_t spike_bytes = int64_t{512} << 20;
-};
-
-// One call: where the observations are and where everything goes, on the device. Null pointers: not wanted.
-struct Request {
-  const float* observations;  // (batch, n_in)
-  int64_t batch;
-  uint64_t seed, first_sample;
-  float* output;               // (batch, n_out)
-  float* const* spike_counts;  // per spiking layer, (batch, n)
-  float* input_counts;         // (batch, features), with an encoding by spikes only
-  float* const* spikes;        // per spiking layer, (timesteps, batch, n)
-  float* const* potentials;    // per layer, (timesteps, batch, n)
 };
 
 class Plan {

@@ -115,26 +115,8 @@ class CpuExecutable:
     device = torch.device("cpu")
 
     def __init__(self, spec: NetworkSpec, isa: str | None = None, *, exact: bool = True, method: str = "auto") -> None:
-        neuron = spec.neuron
         self._spec = spec
-        self.plan = _core.Plan(
-            weights=[spec.encoded_weights, *spec.weights[1:]],
-            biases=list(spec.biases),
-            alpha=neuron.alpha,
-            beta=neuron.beta,
-            threshold=neuron.threshold,
-            initial_membrane=float(neuron.initial_membrane),
-            reset=neuron.reset,
-            order=neuron.order,
-            timesteps=spec.timesteps,
-            encoding=spec.encoding,
-            decoding=spec.decoding,
-            split_inputs=spec.split_inputs,
-            bias_input=spec.bias_input,
-            isa=isa,
-            exact=exact,
-            method=method,
-        )
+        self.plan = _core.Plan(**spec.plan_arguments(), isa=isa, exact=exact, method=method)
         self._n_out = spec.n_out
 
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:

@@ -88,25 +88,9 @@ class CudaExecutable:
     """A network on one CUDA device: the packed weights lie there, a Plan on the host knows what to launch."""
 
     def __init__(self, spec: NetworkSpec, device: torch.device) -> None:
-        neuron = spec.neuron
         self._spec = spec
         self.device = device
-        self.plan = _cuda.Plan(
-            weights=[spec.encoded_weights, *spec.weights[1:]],
-            biases=list(spec.biases),
-            alpha=neuron.alpha,
-            beta=neuron.beta,
-            threshold=neuron.threshold,
-            initial_membrane=float(neuron.initial_membrane),
-            reset=neuron.reset,
-            order=neuron.order,
-            timesteps=spec.timesteps,
-            encoding=spec.encoding,
-            decoding=spec.decoding,
-            split_inputs=spec.split_inputs,
-            bias_input=spec.bias_input,
-            device=device.index,
-        )
+        self.plan = _cuda.Plan(**spec.plan_arguments(), device=device.index)
         self._packed = torch.from_numpy(self.plan.packed).to(device)
         torch.cuda.current_stream(device).synchronize()  # any stream may use the weights from now on
         self._n_out = spec.n_out

@@ -238,3 +238,22 @@ class NetworkSpec:
         """The first layer's weights as the encoded input meets them: (n_out, encoded features)."""
         w = self.weights[0]
         return np.concatenate([w, -w], axis=1) if self.split_inputs else w
+
+    def plan_arguments(self) -> dict[str, Any]:
+        """The description as the compiled modules' Plans take it, whichever backend they are of."""
+        neuron = self.neuron
+        return {
+            "weights": [self.encoded_weights, *self.weights[1:]],
+            "biases": list(self.biases),
+            "alpha": neuron.alpha,
+            "beta": neuron.beta,
+            "threshold": neuron.threshold,
+            "initial_membrane": float(neuron.initial_membrane),
+            "reset": neuron.reset,
+            "order": neuron.order,
+            "timesteps": self.timesteps,
+            "encoding": self.encoding,
+            "decoding": self.decoding,
+            "split_inputs": self.split_inputs,
+            "bias_input": self.bias_input,
+        }

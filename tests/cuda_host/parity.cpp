@@ -153,7 +153,7 @@ int64_t check(uint64_t seed) {
   int64_t wrong = 0;
   for (int mode = 0; mode < 3; ++mode) {  // the output alone, with counts, with records
     const bool simulate = mode > 0, record = mode > 1;
-    Results<DeviceArray, cuda::Request> got(net, batch);
+    Results<DeviceArray, Request> got(net, batch);
     const DeviceBytes workspace(plan.workspace_bytes(batch, simulate));
     plan.run(got.request(observed.data(), batch, seed, first_sample, simulate, record), packed.data(), workspace.data(),
              nullptr);
