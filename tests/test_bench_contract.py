@@ -17,7 +17,7 @@ from snnfast.bench import contract
 from snnfast.bench.contract import Verdict, compare, judge, real_layer
 from snnfast.bench.workloads import make_workload
 from snnfast.cli import main
-from snnfast.reference import Simulation
+from snnfast.reference import Simulation, plain
 from snnfast.spec import NetworkSpec, NeuronSpec
 
 Current = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
@@ -134,7 +134,7 @@ def test_float32_potentials_stay_within_the_bound_of_float64_at_every_step(curre
         spec = random_spec(seed, encoding="constant")
         observations = random_observations(spec, 4, seed)
         ran = run(spec, observations, current)
-        inputs = reference.encode(spec, observations).unsqueeze(0)
+        inputs = plain.encode(spec, observations).unsqueeze(0)
         for layer in range(len(spec.weights)):
             fires = layer < spec.spiking_layers
             real = real_layer(spec, layer, inputs, ran.spikes[layer] if fires else None)
@@ -261,7 +261,7 @@ def test_a_flipped_spike_with_its_consequences_is_one_unexplained_divergence() -
                        timesteps=20, split_inputs=False, bias_input=False, alpha=0.0, beta=1.0)  # fmt: skip
     observations = random_observations(spec, 3, 7)
     lost: list[tuple[int, int, int]] = []
-    original = reference.step
+    original = plain.step
 
     def losing(mem, syn, h, neuron, fires):
         mem, syn, spikes = original(mem, syn, h, neuron, fires)
@@ -272,7 +272,7 @@ def test_a_flipped_spike_with_its_consequences_is_one_unexplained_divergence() -
         return mem, syn, spikes
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reference, "step", losing)
+        patch.setattr(plain, "step", losing)
         fast = run(spec, observations)
     verdict = verdict_on(spec, observations, fast)
     assert verdict.first_divergences == 1

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Implementation, implementations, random_observations, random_spec
-from snnfast import reference
+from snnfast.reference import plain
 from snnfast.spec import NetworkSpec, NeuronSpec
 
 every_implementation = pytest.mark.parametrize("implementation", implementations(), ids=lambda i: i.name)
@@ -126,11 +126,11 @@ def test_poisson_rates_are_the_probabilities(implementation: Implementation) -> 
 
 
 def test_poisson_draws_do_not_depend_on_each_other() -> None:
-    u = torch.stack([reference.uniform(t, 2000, 5, seed=3) for t in range(20)]).double() - 0.5
+    u = torch.stack([plain.uniform(t, 2000, 5, seed=3) for t in range(20)]).double() - 0.5
     n = u.numel()
     for a, b in ((u[1:], u[:-1]), (u[:, 1:], u[:, :-1]), (u[:, :, 1:], u[:, :, :-1])):
         correlation = float((a * b).mean()) * 12
         assert abs(correlation) < 5 / math.sqrt(a.numel())
     assert abs(float(u.mean())) < 5 * math.sqrt(1 / 12 / n)
-    other = torch.stack([reference.uniform(t, 2000, 5, seed=4) for t in range(20)]).double() - 0.5
+    other = torch.stack([plain.uniform(t, 2000, 5, seed=4) for t in range(20)]).double() - 0.5
     assert abs(float((u * other).mean()) * 12) < 5 / math.sqrt(n)

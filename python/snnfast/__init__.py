@@ -20,16 +20,21 @@ from snnfast.learning import (
 )
 from snnfast.network import SpikingNetwork
 from snnfast.reference import Simulation
-from snnfast.spec import NeuronSpec
+from snnfast.spec import DigitsCode, EarlyExit, NeuronSpec, RadixCode, RateCode, StagedCode
 
 __all__ = [
     "PRESETS",
     "CheckpointError",
+    "DigitsCode",
+    "EarlyExit",
     "EvaluationReport",
     "NeuronSpec",
+    "RadixCode",
+    "RateCode",
     "Replay",
     "Simulation",
     "SpikingNetwork",
+    "StagedCode",
     "TrainingResult",
     "__version__",
     "convert",

@@ -17,7 +17,9 @@ from snnfast import backends, checkpoint, ops
 from snnfast.backends import Record
 from snnfast.reference import Simulation
 from snnfast.spec import (
+    Code,
     Decoding,
+    EarlyExit,
     Encoding,
     FloatArray,
     NetworkSpec,
@@ -25,6 +27,8 @@ from snnfast.spec import (
     check_choice,
     check_float,
     check_seed,
+    code_from_json,
+    code_to_json,
 )
 
 #: dtypes that are converted to float32 without a word: the other real numbers that observations come in.
@@ -81,7 +85,7 @@ class SpikingNetwork:
         neuron: constants and update order of the neurons.
         timesteps: steps T per decision.
         encoding: ``"constant"``, ``"equidistant"`` or ``"poisson"``.
-        decoding: ``"potential"``, ``"mean_potential"``, ``"spikes"`` or ``"first_spike"``.
+        decoding: ``"potential"``, ``"mean_potential"``, ``"parabolic_potential"``, ``"spikes"`` or ``"first_spike"``.
         backend: ``"auto"`` (the CPU), ``"reference"``, ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``. With CUDA,
             tensors must be on that device and the output is there too; arrays go there and come back.
         exact: hold to the exact contract (bit-identical for every backend, instruction set and number of threads).
@@ -90,6 +94,9 @@ class SpikingNetwork:
             both give the same bits.
         split_inputs: encode ``[max(x, 0), max(-x, 0)]`` with weights ``[W, -W]``.
         bias_input: append a constant 1 to observations; the first weights carry a last column for it.
+        code: how hidden neurons tell each other a number, if not by the firing rate of plain neurons: a ``RateCode``
+            (copies, signed spikes), ``StagedCode``, ``RadixCode`` or ``DigitsCode``; see :mod:`snnfast.spec.codes`.
+        early_exit: an ``EarlyExit``: when a decision may stop before its last step.
         output_scale: factor from decoded output to the unit of the network this one was converted from.
         conversion: how this network was made; kept in checkpoints. Must be JSON.
 
@@ -113,6 +120,8 @@ class SpikingNetwork:
         *,
         split_inputs: bool = False,
         bias_input: bool = False,
+        code: Code | None = None,
+        early_exit: EarlyExit | None = None,
         output_scale: float = 1.0,
         conversion: Mapping[str, Any] | None = None,
     ) -> None:
@@ -125,6 +134,8 @@ class SpikingNetwork:
             decoding=decoding,
             split_inputs=split_inputs,
             bias_input=bias_input,
+            code=code,
+            early_exit=early_exit,
         )
         if not isinstance(exact, bool):
             raise TypeError(f"exact must be True or False, got {exact!r}")
@@ -325,6 +336,8 @@ class SpikingNetwork:
         options = {
             "split_inputs": spec.split_inputs,
             "bias_input": spec.bias_input,
+            "code": spec.code,
+            "early_exit": spec.early_exit,
             "output_scale": self.output_scale,
             "conversion": self.conversion,
         }
@@ -341,7 +354,12 @@ class SpikingNetwork:
         spec = self._spec
         tensors = {f"weights.{i}": w for i, w in enumerate(spec.weights)}
         tensors |= {f"biases.{i}": b for i, b in enumerate(spec.biases) if b is not None}
-        neuron = spec.neuron
+        neuron, leave = spec.neuron, spec.early_exit
+        code, tables = code_to_json(spec.code)
+        tensors |= tables
+        if leave is not None and leave.bounds is not None:
+            # What must go on is infinite, which a checkpoint does not hold: nothing is that far ahead either.
+            tensors["early_exit.bounds"] = np.minimum(leave.bounds, np.finfo(np.float32).max)
         metadata = {
             "sizes": list(spec.sizes),
             "neuron": {name: getattr(neuron, name) for name in _NEURON_FIELDS},
@@ -350,6 +368,8 @@ class SpikingNetwork:
             "decoding": spec.decoding,
             "split_inputs": spec.split_inputs,
             "bias_input": spec.bias_input,
+            "code": code,
+            "early_exit": None if leave is None else leave.kind,
             "output_scale": self.output_scale,
             "conversion": self.conversion,
         }
@@ -366,7 +386,12 @@ class SpikingNetwork:
         tensors, metadata = checkpoint.load(path, "spiking-network")
         try:
             layers = len(metadata["sizes"]) - 1
+            # Networks without a code were written before there were any.
+            code = code_from_json(metadata.get("code"), tensors)
+            leave = metadata.get("early_exit")
+            bounds = tensors.get("early_exit.bounds")
             names = {f"{kind}.{i}" for kind in ("weights", "biases") for i in range(layers)}
+            names |= code_to_json(code)[1].keys() | ({"early_exit.bounds"} if leave is not None else set())
             if not set(tensors) <= names:
                 raise ValueError(f"unexpected tensors {sorted(set(tensors) - names)}")
             network = cls(
@@ -378,6 +403,8 @@ class SpikingNetwork:
                 decoding=metadata["decoding"],
                 split_inputs=metadata["split_inputs"],
                 bias_input=metadata["bias_input"],
+                code=code,
+                early_exit=None if leave is None else EarlyExit(leave, None if bounds is None else bounds.numpy()),
                 output_scale=metadata["output_scale"],
                 conversion=metadata["conversion"],
                 backend=backend,

@@ -36,11 +36,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snnfast import backends, reference
+from snnfast import backends
 from snnfast.bench.machine import provenance
 from snnfast.bench.workloads import make_workload
 from snnfast.network import SpikingNetwork
-from snnfast.reference import Simulation
+from snnfast.reference import Simulation, plain
 from snnfast.spec import NetworkSpec
 
 #: name, sizes, time steps
@@ -217,7 +217,7 @@ def judge(spec: NetworkSpec, observations: Tensor, fast: Simulation, exact: Simu
 
 
 def _inputs(spec: NetworkSpec, layer: int, samples: Tensor, observations: Tensor, spikes: list[Tensor]) -> Tensor:
-    return reference.encode(spec, observations[samples]).unsqueeze(0) if layer == 0 else spikes[layer - 1][:, samples]
+    return plain.encode(spec, observations[samples]).unsqueeze(0) if layer == 0 else spikes[layer - 1][:, samples]
 
 
 def _judge_trains(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The dynamics in plain torch: slow, obvious, complete. Every other implementation is judged against this file.
+"""The dynamics of plain neurons in torch: slow, obvious, complete. Other implementations are judged against this.
 
 Numbers follow the *exact* contract: each layer's current is one chain of float32 operations, inputs ascending, every
 product and every sum rounded by itself, the bias added last::
@@ -11,34 +11,15 @@ Nothing here is compiled by us and nothing here imports anything that is.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
+from snnfast.reference.simulation import Simulation
 from snnfast.spec import NetworkSpec, NeuronSpec, Order
 
 _WORD = 0xFFFFFFFF
-
-
-@dataclasses.dataclass
-class Simulation:
-    """What a network did on a batch of observations.
-
-    Attributes:
-        output: decoded output, (B, n_out).
-        spike_counts: per spiking layer, spikes of every neuron over all steps, (B, N), float32.
-        input_spike_counts: the same for the encoded input, (B, features), or None with constant encoding.
-        spikes: per spiking layer, zeros and ones, (T, B, N), if recorded, else None.
-        potentials: per layer, the membrane potential after every step, (T, B, N), if recorded, else None.
-    """
-
-    output: Tensor
-    spike_counts: list[Tensor]
-    input_spike_counts: Tensor | None
-    spikes: list[Tensor] | None
-    potentials: list[Tensor] | None
 
 
 def layer_current(inputs: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:

@@ -8,57 +8,22 @@ Everything here is checked once, when the description is made. Every backend, th
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
+
+from snnfast.spec.checks import FloatArray, as_array, check_choice, check_count, check_float
+from snnfast.spec.codes import MAX_BITS, Code, DigitsCode, EarlyExit, RadixCode, RateCode, StagedCode, code_name
 
 Order = Literal["immediate", "delayed"]
 Reset = Literal["subtraction", "zero"]
 Encoding = Literal["constant", "equidistant", "poisson"]
-Decoding = Literal["potential", "mean_potential", "spikes", "first_spike"]
-FloatArray = npt.NDArray[np.float32]
+Decoding = Literal["potential", "mean_potential", "parabolic_potential", "spikes", "first_spike"]
 
 #: Spike counts are returned as float32, which counts exactly up to here.
 MAX_TIMESTEPS = 2**24
-
-
-def check_choice(name: str, value: object, choices: Any) -> None:
-    """Raise a ``ValueError`` that lists the choices unless ``value`` is one of the ``Literal`` type ``choices``."""
-    allowed = get_args(choices)
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def check_count(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
-    """Return ``value`` as an ``int``; raise if it is no whole number or out of range."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
-    if value < minimum or (maximum is not None and value > maximum):
-        limit = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise ValueError(f"{name} must be {limit}, got {value}")
-    return int(value)
-
-
-def check_seed(seed: object) -> int:
-    """Return a seed as an ``int`` in [0, 2**64); raise otherwise."""
-    return check_count("seed", seed, minimum=0, maximum=2**64 - 1)
-
-
-def check_float(name: str, value: object) -> float:
-    """Return ``value`` as a finite ``float`` that float32 can hold; raise otherwise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer beyond every float
-        number = math.inf
-    if not abs(number) <= float(np.finfo(np.float32).max):
-        raise ValueError(f"{name} must be finite and within the range of float32, got {number!r}")
-    return number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,29 +83,6 @@ class NeuronSpec:
             return product
 
 
-def _as_array(name: str, value: object, dimensions: int) -> FloatArray:
-    """A private, contiguous float32 copy of a tensor or array, refused unless finite and of the given rank."""
-    if isinstance(value, torch.Tensor):
-        if value.device.type == "meta" or value.layout != torch.strided:
-            raise TypeError(f"{name} must be a dense tensor with data, got one on {value.device} ({value.layout})")
-        value = value.detach().cpu().numpy() if value.dtype != torch.bfloat16 else value.detach().cpu().float().numpy()
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
-    if array.ndim != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension{'s'[: dimensions != 1]}, got shape {array.shape}")
-    if array.size == 0:
-        raise ValueError(f"{name} must not be empty, got shape {array.shape}")
-    with np.errstate(over="ignore"):
-        copy = np.array(array, dtype=np.float32, order="C", copy=True)
-    bad = np.argwhere(~np.isfinite(copy))
-    if len(bad):
-        at = tuple(int(i) for i in bad[0])
-        raise ValueError(f"{name} must be finite in float32, got {array[at]!r} at index {at} ({len(bad)} such values)")
-    copy.flags.writeable = False
-    return copy
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class NetworkSpec:
     """A whole spiking network: weights, neuron, and how numbers become spikes and spikes become numbers.
@@ -155,11 +97,20 @@ class NetworkSpec:
             (random spikes with the observation as probability). Both kinds of spikes are meant for values from 0 to 1:
             an equidistant input above 1 misses the step of an early spike and is then silent, as in the thesis system.
         decoding: ``"potential"`` (the last layer accumulates without firing; its final membrane potential),
-            ``"mean_potential"`` (the time average of it), ``"spikes"`` (the last layer fires; its spike counts) or
-            ``"first_spike"`` (its 0/1 vector at the first step in which any of its neurons fires, else zeros).
+            ``"mean_potential"`` (the time average of it), ``"parabolic_potential"`` (the sum of its input currents,
+            that of step t weighted with ``1 - ((t - 1/2) / T)**2``), ``"spikes"`` (the last layer fires; its spike
+            counts) or ``"first_spike"`` (its 0/1 vector at the first step in which any of its neurons fires, else
+            zeros).
         split_inputs: encode ``[max(x, 0), max(-x, 0)]`` with weights ``[W, -W]``.
         bias_input: append a constant 1 to the observation, before splitting and encoding; the first weights carry
             that column, so an observation has one feature less than ``weights[0]`` has columns.
+        code: how hidden neurons tell each other a number, see :mod:`snnfast.spec.codes`; ``None`` for plain neurons.
+            Codes are made of ``NeuronSpec(order="immediate", alpha=0, beta=1, reset="subtraction")`` under constant
+            encoding. With ``RateCode`` the outputs are those of plain neurons; with the other codes (threshold 1) the
+            output is what the last layer has received in the end, in the unit of its weights.
+        early_exit: when a decision may stop early. The output is then the running one of the step at which it
+            stopped: with ``RateCode`` the mean input current so far (``"potential"``: equally weighted,
+            ``"mean_potential"``: step s of t with t - s + 1), whatever the number of steps.
 
     Raises:
         TypeError, ValueError: naming the argument, what was required and what arrived.
@@ -173,6 +124,8 @@ class NetworkSpec:
     decoding: Decoding = "potential"
     split_inputs: bool = False
     bias_input: bool = False
+    code: Code | None = None
+    early_exit: EarlyExit | None = None
 
     def __post_init__(self) -> None:
         arrived: Any = self.weights
@@ -180,13 +133,13 @@ class NetworkSpec:
             raise TypeError(f"weights must be a sequence of arrays, one per layer, got {type(arrived).__name__}")
         if len(arrived) == 0:
             raise ValueError("weights must have at least one layer, got none")
-        weights = tuple(_as_array(f"weights[{i}]", w, 2) for i, w in enumerate(arrived))
+        weights = tuple(as_array(f"weights[{i}]", w, 2) for i, w in enumerate(arrived))
         given: Any = self.biases if self.biases is not None else (None,) * len(weights)
         if isinstance(given, (torch.Tensor, np.ndarray)) or not isinstance(given, Sequence):
             raise TypeError(f"biases must be a sequence, one entry per layer, or None, got {type(given).__name__}")
         if len(given) != len(weights):
             raise ValueError(f"biases must have one entry per layer ({len(weights)}), got {len(given)}")
-        biases = tuple(None if b is None else _as_array(f"biases[{i}]", b, 1) for i, b in enumerate(given))
+        biases = tuple(None if b is None else as_array(f"biases[{i}]", b, 1) for i, b in enumerate(given))
         for i, (w, b) in enumerate(zip(weights, biases, strict=True)):
             if i and w.shape[1] != weights[i - 1].shape[0]:
                 raise ValueError(
@@ -207,6 +160,135 @@ class NetworkSpec:
         timesteps = check_count("timesteps", self.timesteps, maximum=MAX_TIMESTEPS)
         for name, value in (("weights", weights), ("biases", biases), ("timesteps", timesteps)):
             object.__setattr__(self, name, value)
+        self._check_code()
+        self._check_early_exit()
+
+    def _check_code(self) -> None:
+        code, hidden = self.code, len(self.weights) - 1
+        if code is None:
+            if self.decoding != "parabolic_potential" and self.early_exit is None:
+                return
+            code = RateCode()  # plain neurons, with what the other decodings do not need
+            object.__setattr__(self, "code", code)
+        if not isinstance(code, (RateCode, StagedCode, RadixCode, DigitsCode)):
+            raise TypeError(f"code must be a RateCode, StagedCode, RadixCode or DigitsCode, got {type(code).__name__}")
+        name, neuron = code_name(code), self.neuron
+        for option, value, wanted in (
+            ("order", neuron.order, "immediate"),
+            ("alpha", neuron.alpha, 0.0),
+            ("beta", neuron.beta, 1.0),
+            ("reset", neuron.reset, "subtraction"),
+            ("encoding", self.encoding, "constant"),
+        ):
+            if value != wanted:
+                raise ValueError(
+                    f"{option} must be {wanted!r} with a code, a parabolic read-out or an early exit, got {value!r}"
+                )
+        if isinstance(code, RateCode):
+            if self.last_layer_fires:
+                raise ValueError(f"decoding must be a potential with a code or early_exit, got {self.decoding!r}")
+            if code == RateCode() and self.decoding != "parabolic_potential" and self.early_exit is None:
+                object.__setattr__(self, "code", None)
+            return
+        if self.decoding != "potential":
+            raise ValueError(f"decoding must be 'potential' with code {name!r}, got {self.decoding!r}")
+        if neuron.threshold != 1.0:
+            raise ValueError(f"threshold must be 1.0 with code {name!r}, got {neuron.threshold!r}")
+        if hidden == 0:
+            raise ValueError(
+                f"weights must have at least two layers with code {name!r}: it is the hidden ones that fire"
+            )
+        if isinstance(code, RadixCode) and self.timesteps > MAX_BITS:
+            raise ValueError(f"timesteps must be from 1 to {MAX_BITS} with code 'radix', got {self.timesteps}")
+        if isinstance(code, DigitsCode):
+            if neuron.initial_potential != 0.0:
+                raise ValueError(f"initial_potential must be 0 with code 'digits', got {neuron.initial_potential!r}")
+            if self.timesteps != code.timesteps or code.sizes != self.sizes[1:-1]:
+                raise ValueError(
+                    f"code must have tables for timesteps={self.timesteps} and hidden layers of {self.sizes[1:-1]} "
+                    f"neurons, got {code.timesteps} and {code.sizes}"
+                )
+        elif not 0.0 <= neuron.initial_potential <= 1.0:
+            raise ValueError(
+                f"initial_potential must be from 0 to 1 with code {name!r}, got {neuron.initial_potential!r}"
+            )
+        if isinstance(code, StagedCode) and self._spike_unit >= 2**24:
+            raise ValueError("timesteps and copies must be fewer: weighted spike counts must fit into float32")
+
+    def _check_early_exit(self) -> None:
+        leave = self.early_exit
+        if leave is None:
+            return
+        if not isinstance(leave, EarlyExit):
+            raise TypeError(f"early_exit must be an EarlyExit, got {type(leave).__name__}")
+        assert self.code is not None
+        name = code_name(self.code)
+        possible = {
+            "rate": ("calibrated",),
+            "staged": (),
+            "radix": ("certified",),
+            "digits": ("calibrated", "certified"),
+        }
+        if leave.kind not in possible[name]:
+            choices = " or ".join(map(repr, possible[name])) or "None"
+            raise ValueError(f"early_exit must be {choices} with code {name!r}, got kind {leave.kind!r}")
+        if self.decoding == "parabolic_potential":
+            raise ValueError(
+                "early_exit must be None with decoding 'parabolic_potential', whose weights depend on the end"
+            )
+        if self.n_out < 2:
+            raise ValueError("weights must end in at least two outputs with early_exit: it looks at their difference")
+        if leave.bounds is not None and len(leave.bounds) != self.timesteps:
+            raise ValueError(f"bounds must have one number per step ({self.timesteps}), got {len(leave.bounds)}")
+
+    @property
+    def _spike_unit(self) -> int:
+        """How many of the smallest spikes make an activation of 1."""
+        code, steps = self.code, self.timesteps
+        if isinstance(code, RateCode):
+            return code.copies
+        if isinstance(code, StagedCode):
+            return code.copies * (steps * (steps + 1) // 2 if code.ramp else steps)
+        return 2**steps - 1 if isinstance(code, RadixCode) else 1
+
+    @property
+    def synapse_weights(self) -> list[FloatArray]:
+        """Per layer (n_out, n_in): what the smallest spike of an input adds; the first layer's as its input meets them.
+
+        A spike of a copy is worth the copies' share, one of a staged code 1 of all its steps, the last bit of a radix
+        code 1 of all its levels. Everything else about a code is counted in whole such spikes.
+        """
+        unit = np.float32(self._spike_unit)
+        return [self.encoded_weights, *(w if unit == 1 else w / unit for w in self.weights[1:])]
+
+    def copy_starts(self, copies: int) -> FloatArray:
+        """Membrane potentials (copies,) of a hidden neuron's copies before the first step."""
+        start = (np.arange(copies) + self.neuron.initial_potential) / copies * float(np.float32(self.neuron.threshold))
+        return self.neuron.initial_membrane.reshape(1) if copies == 1 else start.astype(np.float32)
+
+    @property
+    def step_weights(self) -> FloatArray:
+        """(T,): weights of the output's currents in decoding "parabolic_potential"."""
+        t = np.arange(1, self.timesteps + 1, dtype=np.float64)
+        weights: FloatArray = (1.0 - ((t - 0.5) / self.timesteps) ** 2).astype(np.float32)
+        return weights
+
+    @property
+    def running_divisors(self) -> FloatArray:
+        """(T,): what makes the accumulated output of the first t steps the running one of an early exit."""
+        t = np.arange(1, self.timesteps + 1, dtype=np.float64)
+        divisors: FloatArray = (t if self.decoding == "potential" else t * (t + 1) / 2).astype(np.float32)
+        return divisors
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether hidden layers take turns, each with ``timesteps`` steps of its own."""
+        return isinstance(self.code, (StagedCode, RadixCode))
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of a whole decision, at most: those of all layers where they take turns."""
+        return self.timesteps * ((len(self.weights) - 1) if self.is_staged else 1)
 
     @property
     def n_in(self) -> int:
@@ -243,7 +325,7 @@ class NetworkSpec:
         """The description as the compiled modules' Plans take it, whichever backend they are of."""
         neuron = self.neuron
         return {
-            "weights": [self.encoded_weights, *self.weights[1:]],
+            "weights": self.synapse_weights,
             "biases": list(self.biases),
             "alpha": neuron.alpha,
             "beta": neuron.beta,

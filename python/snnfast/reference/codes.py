@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks with a code (:mod:`snnfast.spec.codes`) in plain torch, one function per family.
+
+All currents are canonical sums, as in :mod:`snnfast.reference.plain`: one float32 chain, inputs ascending, one term
+``weight * value`` per original neuron, where the value is what that neuron and its copies have sent: a whole number of
+the smallest spikes, or a digit times its worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from snnfast.reference.plain import encode, layer_current, step
+from snnfast.reference.simulation import Simulation
+from snnfast.spec import DigitsCode, NetworkSpec, RadixCode, RateCode, StagedCode
+from snnfast.spec.certificate import Certificate, certificate
+
+
+class _Run:
+    """What all codes share: weights, the first layer's constant current, counts, records, and who has stopped."""
+
+    def __init__(self, spec: NetworkSpec, observations: Tensor, record: Collection[str]) -> None:
+        self.spec = spec
+        self.weights = [torch.from_numpy(w.copy()) for w in spec.synapse_weights]
+        self.biases = [None if b is None else torch.from_numpy(b.copy()) for b in spec.biases]
+        self.batch, self.hidden = observations.shape[0], len(self.weights) - 1
+        self.first_current = self.current(0, encode(spec, observations))
+        self.counts = [self.zeros(i) for i in range(self.hidden)]
+        self.steps = torch.zeros(self.batch)
+        self.running = torch.ones(self.batch, dtype=torch.bool)  # samples that have not stopped
+        self.certified = torch.zeros(self.batch)
+        self.saturated = torch.zeros(self.batch, dtype=torch.bool)
+        self.output = self.zeros(self.hidden)
+        self.record = record
+        self.spikes: list[list[Tensor]] = [[] for _ in range(self.hidden)]
+        self.potentials: list[list[Tensor]] = [[] for _ in self.weights]
+        self.certificate: Certificate | None = certificate(spec)
+
+    def zeros(self, layer: int) -> Tensor:
+        return torch.zeros(self.batch, self.weights[layer].shape[0])
+
+    def current(self, layer: int, values: Tensor) -> Tensor:
+        """What the layer receives of these values, its bias included."""
+        return layer_current(values, self.weights[layer], self.biases[layer])
+
+    def bias(self, layer: int) -> Tensor:
+        bias = self.biases[layer]
+        return self.zeros(layer) if bias is None else self.zeros(layer) + bias
+
+    def note(self, layer: int, sent: Tensor, spikes: Tensor, potential: Tensor) -> None:
+        """Count and record one step of a hidden layer: what was sent on balance, and how many spikes that took."""
+        alive = self.running.unsqueeze(1)
+        self.counts[layer] += torch.where(alive, spikes, 0.0)
+        if "spikes" in self.record:
+            self.spikes[layer].append(torch.where(alive, sent, 0.0))
+        self.note_potential(layer, potential)
+
+    def note_potential(self, layer: int, potential: Tensor) -> None:
+        if "potentials" in self.record:
+            self.potentials[layer].append(torch.where(self.running.unsqueeze(1), potential, 0.0))
+
+    def stop(self, t: int, last: bool, output: Tensor, sure: Tensor | None) -> None:
+        """End of step ``t`` (from 0) of those that can be the last: samples stop there if they may, or must."""
+        leave = self.spec.early_exit
+        stopping = torch.full_like(self.running, last)
+        if leave is not None and leave.bounds is not None:
+            best = output.topk(2, dim=1).values
+            stopping |= best[:, 0] - best[:, 1] > torch.tensor(leave.bounds[t])
+        elif leave is not None:
+            assert sure is not None
+            stopping |= sure
+            self.certified = torch.where(self.running & sure, 1.0, self.certified)
+        now = self.running & stopping
+        self.output = torch.where(now.unsqueeze(1), output, self.output)
+        self.running &= ~stopping
+
+    def leads(self, output: Tensor, worst: Tensor) -> Tensor:
+        """Whether the largest output stays the largest, whatever comes: ``worst`` (B, n_out) may come, at worst."""
+        assert self.certificate is not None
+        top = output.argmax(dim=1, keepdim=True)
+        ahead = (output.gather(1, top) - output) + worst > torch.tensor(self.certificate.slack)
+        return (ahead | (torch.arange(output.shape[1]) == top)).all(dim=1)
+
+    def result(self) -> Simulation:
+        leave = self.spec.early_exit
+        certified = leave is not None and leave.kind == "certified"
+        return Simulation(
+            output=self.output,
+            spike_counts=self.counts,
+            input_spike_counts=None,
+            spikes=[torch.stack(s) for s in self.spikes] if "spikes" in self.record else None,
+            potentials=[torch.stack(p) for p in self.potentials] if "potentials" in self.record else None,
+            steps=None if leave is None else self.steps,
+            certified=self.certified if certified else None,
+            saturated=self.saturated.float() if isinstance(self.spec.code, DigitsCode) else None,
+        )
+
+
+def copies_step(mem: Tensor, net: Tensor, h: Tensor, spec: NetworkSpec, signed: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """One step of all copies of a layer: (B, copies, N) membranes and net spike counts, (B, N) current.
+
+    Returns the new membranes, the new net counts, and the spikes: 1, 0 or -1.
+    """
+    threshold = torch.tensor(spec.neuron.threshold, dtype=torch.float32)
+    mem, _, spikes = step(mem, torch.zeros_like(mem), h.unsqueeze(1), spec.neuron, fires=True)
+    if signed:
+        back = (mem < 0) & (net > 0) & (spikes == 0)
+        mem = torch.where(back, mem + threshold, mem)
+        spikes = torch.where(back, -1.0, spikes)
+    return mem, net + spikes, spikes
+
+
+def copies_start(run: _Run, layer: int, copies: int) -> Tensor:
+    """Membranes before the first step: copy j at (j + initial_potential) / copies of the threshold."""
+    start = torch.from_numpy(run.spec.copy_starts(copies))
+    return torch.zeros(run.batch, copies, run.weights[layer].shape[0]) + start.unsqueeze(1)
+
+
+def simulate_rate(run: _Run, code: RateCode) -> None:
+    """Every layer at every step. One step of a hidden layer: :func:`copies_step`; the last one adds its currents up."""
+    spec = run.spec
+    mem = [copies_start(run, i, code.copies) for i in range(run.hidden)]
+    net = [torch.zeros_like(m) for m in mem]
+    total, weighted = run.zeros(run.hidden), run.zeros(run.hidden)
+    step_weights, divisors = (torch.from_numpy(a) for a in (spec.step_weights, spec.running_divisors))
+    for t in range(spec.timesteps):
+        h = run.first_current
+        for i in range(run.hidden):
+            mem[i], net[i], spikes = copies_step(mem[i], net[i], h, spec, code.signed)
+            sent = spikes.sum(dim=1)
+            run.note(i, sent, spikes.abs().sum(dim=1), mem[i][:, 0])
+            h = run.current(i + 1, sent)
+        total = total + h  # the last layer's membrane potential
+        weighted = weighted + (step_weights[t] * h if spec.decoding == "parabolic_potential" else total)
+        run.note_potential(run.hidden, total)
+        run.steps += run.running
+        decoded = total if spec.decoding == "potential" else weighted
+        if spec.early_exit is not None:
+            decoded = decoded / divisors[t]
+        elif spec.decoding == "mean_potential":
+            decoded = decoded / torch.tensor(float(spec.timesteps))
+        run.stop(t, t == spec.timesteps - 1, decoded, None)
+
+
+def radix_spikes(z: Tensor, bits: int, offset: float) -> tuple[list[Tensor], list[Tensor]]:
+    """Spikes and potentials of radix neurons with the number z to send, step by step: the definition.
+
+    ``v = clip(M z + offset) / 2**(K-1)``; each step: spike if v >= 1; ``v = 2 (v - spike)``. All of it but ``M z +
+    offset`` is exact in float32.
+    """
+    levels = float(2**bits - 1)
+    v = torch.floor((levels * z + offset).clamp(0.0, levels)) / 2.0 ** (bits - 1)
+    spikes, potentials = [], []
+    for _ in range(bits):
+        s = (v >= 1).float()
+        v = 2.0 * (v - s)
+        spikes.append(s)
+        potentials.append(v)
+    return spikes, potentials
+
+
+def simulate_turns(run: _Run, code: StagedCode | RadixCode) -> None:
+    """Layer after layer: each sends for T steps, from the complete number that it has received."""
+    spec, steps = run.spec, run.spec.timesteps
+    z = run.first_current
+    for i in range(run.hidden):
+        last = i == run.hidden - 1
+        received = torch.zeros_like(z)  # in whole smallest spikes
+        if isinstance(code, RadixCode):
+            bits, potentials = radix_spikes(z, steps, float(spec.neuron.initial_membrane))
+        else:
+            mem = copies_start(run, i, code.copies)
+            net = torch.zeros_like(mem)
+        for t in range(steps):
+            if isinstance(code, RadixCode):
+                sent, potential, worth = bits[t], potentials[t], float(2 ** (steps - 1 - t))
+            else:
+                mem, net, spikes = copies_step(mem, net, z, spec, signed=False)
+                sent, potential, worth = spikes.sum(dim=1), mem[:, 0], float(steps - t if code.ramp else 1)
+            run.note(i, sent, sent, potential)
+            run.steps += run.running
+            received = received + sent * worth
+            if last:
+                output = run.current(run.hidden, received)
+                run.note_potential(run.hidden, output)
+                run.stop(t, t == steps - 1, output, _radix_sure(run, t, output))
+        z = run.current(i + 1, received)
+
+
+def _radix_sure(run: _Run, t: int, output: Tensor) -> Tensor | None:
+    tables = run.certificate
+    if tables is None:
+        return None
+    assert tables.left is not None
+    assert tables.overtake is not None
+    return run.leads(output, torch.tensor(tables.left[t]) * torch.from_numpy(tables.overtake)[output.argmax(dim=1)])
+
+
+def simulate_digits(run: _Run, code: DigitsCode) -> None:
+    """Every layer at every step, each sending a digit of what it has still to send."""
+    spec = run.spec
+    drive = [run.first_current, *(run.bias(i) for i in range(1, run.hidden))]
+    sent = [run.zeros(i) for i in range(run.hidden)]
+    output = run.bias(run.hidden)
+    for t in range(spec.timesteps):
+        for i in range(run.hidden):
+            value, threshold = (torch.from_numpy(table[i][t]) for table in (code.values, code.thresholds))
+            wanted = drive[i] if code.guards is None else drive[i] - torch.from_numpy(code.guards[i][t])
+            residual = wanted.clamp(0.0, 1.0) - sent[i]
+            up = (residual >= threshold) & (value > 0)
+            down = (residual <= -threshold) & (value > 0) & (code.guards is None)
+            spikes = up.float() - down.float()
+            worth = spikes * value
+            sent[i] = sent[i] + worth
+            run.note(i, spikes, spikes.abs(), drive[i].clamp(0.0, 1.0) - sent[i])
+            arriving = layer_current(worth, run.weights[i + 1], None)
+            if i + 1 < run.hidden:
+                drive[i + 1] = drive[i + 1] + arriving
+            else:
+                output = output + arriving
+        run.note_potential(run.hidden, output)
+        run.steps += run.running
+        above = torch.stack([(d > 1).any(dim=1) for d in drive]).any(dim=0)
+        run.saturated = torch.where(run.running, above, run.saturated)
+        run.stop(t, t == spec.timesteps - 1, output, _digits_sure(run, t, drive, sent[-1], output))
+
+
+def _digits_sure(run: _Run, t: int, drive: list[Tensor], sent: Tensor, output: Tensor) -> Tensor | None:
+    tables = run.certificate
+    if tables is None:
+        return None
+    assert tables.drift is not None
+    assert tables.reach is not None
+    inside = torch.ones(run.batch, dtype=torch.bool)
+    for z, drift in zip(drive[:-1], tables.drift[:-1], strict=True):
+        inside &= (z + torch.from_numpy(drift[t]) <= 1).all(dim=1)
+    reach, highest = torch.from_numpy(tables.reach[t]), drive[-1] + torch.from_numpy(tables.drift[-1][t])
+    low = (sent - reach).clamp(min=0.0) - sent
+    high = (sent + reach).clamp(max=1.0)
+    high = torch.where(highest <= 1, high, torch.maximum(high, highest)) - sent
+    weights = run.weights[-1]
+    top, worst = output.argmax(dim=1), torch.zeros_like(output)
+    for j in range(weights.shape[1]):
+        difference = weights[top, j].unsqueeze(1) - weights[:, j]
+        worst = worst + torch.minimum(difference * low[:, j : j + 1], difference * high[:, j : j + 1])
+    return inside & run.leads(output, worst)
+
+
+def simulate(spec: NetworkSpec, observations: Tensor, *, record: Collection[str] = ()) -> Simulation:
+    """Run a network with a code for all its time steps. Arguments as for :func:`snnfast.reference.simulate`."""
+    run = _Run(spec, observations, record)
+    if isinstance(spec.code, RateCode):
+        simulate_rate(run, spec.code)
+    elif isinstance(spec.code, DigitsCode):
+        simulate_digits(run, spec.code)
+    else:
+        assert spec.code is not None
+        simulate_turns(run, spec.code)
+    return run.result()
