@@ -13,7 +13,7 @@ from snnfast.bench.evaluation import NotebookNetwork
 from snnfast.bench.workloads import SHAPES
 from snnfast.cli import main
 from snnfast.cli.bench import _WORKLOADS
-from snnfast.conversion import convert
+from snnfast.conversion import PRESETS, convert
 from snnfast.evaluation import evaluate
 from snnfast.learning import make_policy, pretrained_policy, record_replay, save_policy
 
@@ -171,7 +171,7 @@ def test_bench_all(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("snnfast.bench.similarity.run", lambda preset, **options: {"name": preset})
     assert main(["bench", "all", "--json", str(tmp_path / "all.json")]) == 0
     found = json.loads((tmp_path / "all.json").read_text())
-    names = ("network", "evaluation", "contract", "thesis", "rate")
+    names = ("network", "evaluation", "contract", *PRESETS)
     assert {k: v["name"] for k, v in found.items()} == {n: n for n in names}
 
 

@@ -36,8 +36,25 @@ def original(policy, x):
         return policy(x)
 
 
+NEUTRAL = {
+    "method": "rate",
+    "headroom": 1.0,
+    "copies": 1,
+    "signed": False,
+    "ramp": False,
+    "tau": 0.5,
+    "first_steps": None,
+    "kappa": None,
+    "guard": False,
+    "spike_error": None,
+    "calibrate": None,
+    "early_exit": None,
+    "exit_factor": 1.5,
+}
+
+
 def test_presets_are_those_of_the_documentation():
-    assert dataclasses.asdict(PRESETS["thesis"]) == {
+    assert dataclasses.asdict(PRESETS["thesis"]) == NEUTRAL | {
         "scaling": "robust",
         "percentile": 99.0,
         "shift": False,
@@ -46,7 +63,7 @@ def test_presets_are_those_of_the_documentation():
         "initial_potential": 0.0,
         "readout": "final",
     }
-    assert dataclasses.asdict(PRESETS["rate"]) == {
+    assert dataclasses.asdict(PRESETS["rate"]) == NEUTRAL | {
         "scaling": "neuron",
         "percentile": 99.9,
         "shift": True,
@@ -128,7 +145,7 @@ def test_rate_is_far_closer_than_thesis():
     want = original(POLICY, STATES)
     errors = {
         name: float((convert(POLICY, STATES, preset=name)(STATES, original_units=True) - want).abs().mean())
-        for name in PRESETS
+        for name in ("thesis", "rate")
     }
     assert errors["rate"] < errors["thesis"] / 4, errors
     similarity = (convert(POLICY, STATES)(STATES).argmax(1) == want.argmax(1)).float().mean()
@@ -245,7 +262,7 @@ def test_bad_replays(replay, error, message):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"preset": "best"}, ValueError, "preset must be one of 'thesis', 'rate', got 'best'"),
+        ({"preset": "best"}, ValueError, "preset must be one of 'thesis', 'rate', .*, got 'best'"),
         ({"preset": 3}, TypeError, "preset must be a name, got 3"),
         ({"scaling": "max"}, ValueError, "scaling must be one of 'model', 'data', 'robust', 'neuron', got 'max'"),
         ({"percentile": 0}, ValueError, "percentile must be above 0 and at most 100"),
@@ -256,7 +273,7 @@ def test_bad_replays(replay, error, message):
         ({"timesteps": 0}, ValueError, "timesteps must be"),
         ({"timesteps": 10.5}, TypeError, "timesteps must be an integer"),
         ({"order": "late"}, ValueError, "order must be one of"),
-        ({"readout": "spikes"}, ValueError, "readout must be one of 'final', 'mean', got 'spikes'"),
+        ({"readout": "spikes"}, ValueError, "readout must be one of 'final', 'mean', 'parabolic', got 'spikes'"),
         ({"initial_potential": float("nan")}, ValueError, "initial_potential must be finite"),
         ({"backend": "tpu"}, ValueError, "backend must be one of"),
         ({"split_inputs": 1}, TypeError, "split_inputs must be True or False"),

@@ -35,7 +35,7 @@ def add(subparsers: Subparsers) -> None:
             "similarity  decisions of converted policies against the originals', over several trained policies\n"
             "evaluation  a whole evaluation against the one-decision-at-a-time way of the 2020 thesis\n"
             "contract    is every difference between the fast and the exact contract explained by rounding?\n"
-            "all         all of them, similarity for both presets"
+            "all         all of them, similarity for every preset"
         ),
         example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
     )

@@ -15,13 +15,30 @@ from torch import Tensor, nn
 
 from snnfast._version import __version__
 from snnfast.conversion.grid import check_bits, snap_to_grid
-from snnfast.conversion.presets import DEFAULT_PRESET, Preset, Readout, get_preset
+from snnfast.conversion.presets import Method, Preset, Readout
 from snnfast.conversion.reading import read_network
-from snnfast.conversion.scaling import ScaledNetwork, ScalingMethod, check_percentile, scale_network
+from snnfast.conversion.scaling import ScaledNetwork, ScalingMethod, scale_network
+from snnfast.conversion.settings import resolve
 from snnfast.network import SpikingNetwork
-from snnfast.spec import Decoding, FloatArray, NeuronSpec, Order, check_choice, check_count
+from snnfast.spec import (
+    Code,
+    Decoding,
+    EarlyExit,
+    FloatArray,
+    NetworkSpec,
+    NeuronSpec,
+    Order,
+    RadixCode,
+    RateCode,
+    StagedCode,
+)
+from snnfast.spec.codes import ExitKind
 
-_DECODING: dict[str, Decoding] = {"final": "potential", "mean": "mean_potential"}
+_DECODING: dict[str, Decoding] = {
+    "final": "potential",
+    "mean": "mean_potential",
+    "parabolic": "parabolic_potential",
+}
 
 
 class ReplayLike(Protocol):
@@ -39,13 +56,25 @@ def convert(
     replay: ReplayLike | npt.ArrayLike | Tensor | None,
     *,
     preset: str | None = None,
+    method: Method | None = None,
     scaling: ScalingMethod | None = None,
     percentile: float | None = None,
     shift: bool | None = None,
+    headroom: float | None = None,
     timesteps: int | None = None,
     order: Order | None = None,
     initial_potential: float | None = None,
     readout: Readout | None = None,
+    copies: int | None = None,
+    signed: bool | None = None,
+    ramp: bool | None = None,
+    tau: float | None = None,
+    first_steps: int | None = None,
+    kappa: float | None = None,
+    guard: bool | None = None,
+    spike_error: float | None = None,
+    early_exit: ExitKind | None = None,
+    exit_factor: float | None = None,
     split_inputs: bool = False,
     weight_grid: int | None = None,
     backend: str = "auto",
@@ -53,25 +82,43 @@ def convert(
 ) -> SpikingNetwork:
     """Convert a trained ReLU network into a network of integrate-and-fire neurons that computes the same outputs.
 
-    Every argument that is left out comes from the preset, and without a preset from "rate".
+    Every argument that is left out comes from the preset; without a preset from the one of the method's name, and
+    without either from "rate".
 
     Args:
         policy: a chain of Linear layers with ReLU between them; not modified. See :func:`read_network`.
         replay: states that the policy meets: a ``Replay``, or an array or tensor of observations (N, n_in). May be
             ``None`` with ``scaling="model"``.
-        preset: "thesis" (the 2020 thesis system) or "rate" (same budget, far closer to the original).
+        preset: a name in :data:`snnfast.PRESETS`; ``snnfast convert --presets`` describes them.
+        method: how hidden neurons tell each other a number: "rate" (:class:`snnfast.RateCode`, all layers at every
+            step), "staged" (:class:`snnfast.StagedCode`, one layer after the other), "radix"
+            (:class:`snnfast.RadixCode`, spikes that halve) or "digits" (:class:`snnfast.DigitsCode`, signed digits of
+            falling worth, all layers at once). All but "rate" need "neuron" scaling.
         scaling: where activation scales come from: "model", "data", "robust" or "neuron".
         percentile: of "robust" and "neuron" scaling, in percent, 0 < percentile <= 100.
         shift: with "neuron" scaling, begin each neuron's range at its lower percentile instead of at 0.
-        timesteps: steps T per decision.
+        headroom: with "neuron" scaling, how many times as wide as on the replay every neuron's range is: 1.5 to 2
+            where the spiking network may meet states beyond the replay's.
+        timesteps: steps T per decision; with "staged" and "radix" (at most 20) those of one hidden layer. With an
+            early exit it is the most there can be.
         order: order of the neuron's update, "immediate" or "delayed"; see :class:`NeuronSpec`.
-        initial_potential: of hidden neurons, as a fraction of the threshold.
-        readout: "final" or "mean" membrane potential of the last layer (decoding "potential" or "mean_potential").
+        initial_potential: of hidden neurons, as a fraction of the threshold; 0 with "digits".
+        readout: "final" or "mean" membrane potential of the last layer (decoding "potential" or "mean_potential"), or
+            "parabolic", its currents weighted with a falling parabola. Of "rate"; the others have "final".
+        copies: with "rate" and "staged", how many staggered copies there are of every hidden neuron.
+        signed: with "rate", let a neuron take a spike back that came too early.
+        ramp: with "staged", let early spikes weigh more, which averages the membrane's residue away.
+        tau, first_steps, kappa, guard, spike_error: of "digits"; see :func:`snnfast.conversion.digits.schedule`.
+        early_exit: when a decision may stop before its last step: "calibrated" ("rate" and "digits"; bounds from the
+            replay, see :mod:`snnfast.conversion.early_exit`), or "certified" ("radix" and "digits"; nothing that may
+            still come can change it). Left out: as the preset has it.
+        exit_factor: with "calibrated", how many times as far ahead as any wrong decision of the replay was.
         split_inputs: feed positive and negative parts of the observations separately.
         weight_grid: bits per weight, 2 to 16, or ``None`` for none of this: round the weights of every layer but the
             first to multiples of a power of two per neuron, so that sums of them are exact in any order and the
             quickest methods keep the exact contract. The rounded network is another network, with spikes of its
-            own; 16 bits move a weight by 2**-15 of its row's largest, about. See ``docs/numerics.md``.
+            own; 16 bits move a weight by 2**-15 of its row's largest, about. See ``docs/numerics.md``. What is
+            certified is then the rounded network's decision.
         backend, exact: as for :class:`SpikingNetwork`.
 
     Returns:
@@ -82,38 +129,71 @@ def convert(
         TypeError, ValueError: naming the argument, what was required and what arrived.
         NotImplementedError: naming the layer of ``policy`` that has no spiking equivalent.
 
-    Source: Rueckauer et al. 2017, Frontiers in Neuroscience 11:682; Bu et al. 2022, AAAI (initial potential 1/2).
+    Source: Rueckauer et al. 2017, Frontiers in Neuroscience 11:682; Bu et al. 2022, AAAI (initial potential 1/2); for
+    the methods see their codes.
     """
-    settings = _settings(
-        get_preset(DEFAULT_PRESET if preset is None else preset),
+    name, settings = resolve(
+        preset,
+        method=method,
         scaling=scaling,
         percentile=percentile,
         shift=shift,
+        headroom=headroom,
         timesteps=timesteps,
         order=order,
         initial_potential=initial_potential,
         readout=readout,
+        copies=copies,
+        signed=signed,
+        ramp=ramp,
+        tau=tau,
+        first_steps=first_steps,
+        kappa=kappa,
+        guard=guard,
+        spike_error=spike_error,
+        early_exit=early_exit,
+        exit_factor=exit_factor,
     )
     bits = check_bits(weight_grid)
     neuron = NeuronSpec(order=settings.order, initial_potential=settings.initial_potential)
     decoding = _DECODING[settings.readout]
-    gain = output_gain(neuron, settings.timesteps, decoding, backend=backend)
+    if settings.method != "rate" or settings.early_exit is not None:
+        gain = 1.0
+    else:
+        gain = output_gain(neuron, settings.timesteps, decoding, backend=backend)
     layers = read_network(policy)
     observations = None if replay is None else _observations(replay, layers[0].weight.shape[1])
-    scaled = scale_network(layers, observations, settings.scaling, percentile=settings.percentile, shift=settings.shift)
+    scaled = scale_network(
+        layers,
+        observations,
+        settings.scaling,
+        percentile=settings.percentile,
+        shift=settings.shift,
+        headroom=settings.headroom,
+    )
     weights = scaled.weights if bits is None else _on_grid(scaled.weights, bits)
-    return SpikingNetwork(
-        weights,
-        scaled.biases,
-        neuron,
-        settings.timesteps,
-        decoding=decoding,
-        backend=backend,
-        exact=exact,
-        split_inputs=split_inputs,
+    code = _code(settings, weights)
+
+    def build(leave: EarlyExit | None = None, **about: Any) -> SpikingNetwork:
+        return SpikingNetwork(
+            weights,
+            scaled.biases,
+            neuron,
+            settings.timesteps,
+            decoding=decoding,
+            backend=backend,
+            exact=exact,
+            split_inputs=split_inputs,
+            code=code,
+            early_exit=leave,
+            **about,
+        )
+
+    return build(
+        None if settings.early_exit is None else EarlyExit(settings.early_exit),
         output_scale=scaled.output_scale / gain,
         conversion={
-            "preset": preset if preset is not None else DEFAULT_PRESET,
+            "preset": name,
             "settings": dataclasses.asdict(settings),
             "scales": [_jsonable(scale) for scale in scaled.scales],
             "shifts": _shifts(scaled),
@@ -127,15 +207,33 @@ def convert(
     )
 
 
+def _code(settings: Preset, weights: list[FloatArray]) -> Code | None:
+    """How hidden neurons tell each other a number, in these settings; ``None`` for plain neurons."""
+    if settings.method == "staged":
+        return StagedCode(ramp=settings.ramp, copies=settings.copies)
+    if settings.method == "radix":
+        return RadixCode()
+    if settings.method == "digits":
+        raise NotImplementedError("method='digits' is not there yet")
+    code = RateCode(copies=settings.copies, signed=settings.signed)
+    return None if code == RateCode() else code
+
+
 def output_gain(neuron: NeuronSpec, timesteps: int, decoding: Decoding, *, backend: str = "auto") -> float:
     """Decoded response of one output neuron to a constant input current of 1.
 
     It is found by running that neuron, so it holds for every combination of decays, order, decoding and number of
-    steps: 100 for 100 steps, "immediate" order and final potential; 99 in "delayed" order; 50.5 for the mean.
+    steps: 100 for 100 steps, "immediate" order and final potential; 99 in "delayed" order; 50.5 for the mean. Of the
+    parabolic read-out it is the sum of its weights.
 
     Raises:
         ValueError: if there is no response: in "delayed" order the first current arrives at the second step.
     """
+    if decoding == "parabolic_potential":
+        weights = NetworkSpec(
+            (np.ones((1, 1), np.float32),), (None,), neuron, timesteps, decoding=decoding
+        ).step_weights
+        return float(weights.sum(dtype=np.float64))
     one = SpikingNetwork([np.ones((1, 1), np.float32)], None, neuron, timesteps, decoding=decoding, backend=backend)
     gain = float(one(np.ones((1, 1), np.float32))[0, 0])
     if not (np.isfinite(gain) and gain > 0):
@@ -143,31 +241,6 @@ def output_gain(neuron: NeuronSpec, timesteps: int, decoding: Decoding, *, backe
             f"timesteps must be at least 2 in {neuron.order!r} order: with {timesteps} the output never sees a current"
         )
     return gain
-
-
-def _settings(preset: Preset, **given: Any) -> Preset:
-    """The preset with the given arguments in the place of its own; contradictions are errors."""
-    given = {name: value for name, value in given.items() if value is not None}
-    if "shift" in given and not isinstance(given["shift"], bool):
-        raise TypeError(f"shift must be True or False, got {given['shift']!r}")
-    settings = dataclasses.replace(preset, **given)
-    check_choice("scaling", settings.scaling, ScalingMethod)
-    check_choice("readout", settings.readout, Readout)
-    check_choice("order", settings.order, Order)
-    timesteps = check_count("timesteps", settings.timesteps)
-    percentile = check_percentile(settings.percentile)
-    if settings.scaling != "neuron":
-        if given.get("shift"):
-            raise ValueError(f"shift=True needs scaling='neuron', got scaling={settings.scaling!r}")
-        settings = dataclasses.replace(settings, shift=False)
-    if settings.scaling in ("model", "data"):
-        if given.get("percentile", 100.0) != 100.0:
-            raise ValueError(
-                f"percentile has no meaning with scaling={settings.scaling!r}, got {given['percentile']!r}; "
-                "use scaling='robust' or 'neuron'"
-            )
-        percentile = 100.0
-    return dataclasses.replace(settings, timesteps=timesteps, percentile=percentile)
 
 
 def _on_grid(weights: list[FloatArray], bits: int) -> list[FloatArray]:

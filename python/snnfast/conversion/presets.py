@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Named sets of conversion settings."""
+"""Named sets of conversion settings, and what each of them is in plain words."""
 
 from __future__ import annotations
 
@@ -8,21 +8,38 @@ from typing import Literal
 
 from snnfast.conversion.scaling import ScalingMethod
 from snnfast.spec import Order
+from snnfast.spec.codes import ExitKind
 
-Readout = Literal["final", "mean"]
+Method = Literal["rate", "staged", "radix", "digits"]
+Readout = Literal["final", "mean", "parabolic"]
+Calibration = Literal["bias", "qcfs"]
+Budget = Literal["steps", "spikes", "latency"]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset:
     """Every setting of a conversion; the arguments of :func:`snnfast.convert` of the same names override them."""
 
-    scaling: ScalingMethod
-    percentile: float
-    shift: bool
+    method: Method = "rate"
+    scaling: ScalingMethod = "neuron"
+    percentile: float = 99.9
+    shift: bool = False
+    headroom: float = 1.0
     timesteps: int
-    order: Order
-    initial_potential: float
-    readout: Readout
+    order: Order = "immediate"
+    initial_potential: float = 0.5
+    readout: Readout = "final"
+    copies: int = 1
+    signed: bool = False
+    ramp: bool = False
+    tau: float = 0.5
+    first_steps: int | None = None
+    kappa: float | None = None
+    guard: bool = False
+    spike_error: float | None = None
+    calibrate: Calibration | None = None
+    early_exit: ExitKind | None = None
+    exit_factor: float = 1.5
 
 
 PRESETS: dict[str, Preset] = {
@@ -30,25 +47,97 @@ PRESETS: dict[str, Preset] = {
     "thesis": Preset(
         scaling="robust",
         percentile=99.0,
-        shift=False,
         timesteps=100,
         order="delayed",
         initial_potential=0.0,
-        readout="final",
     ),
     # Per-neuron ranges use the whole range of firing rates; a potential of half the threshold at the start turns the
     # spike count from a floor into a rounding; the time-averaged potential averages the membrane's residue away.
-    "rate": Preset(
-        scaling="neuron",
-        percentile=99.9,
-        shift=True,
-        timesteps=100,
-        order="immediate",
-        initial_potential=0.5,
-        readout="mean",
+    "rate": Preset(shift=True, timesteps=100, readout="mean"),
+    "rate-copies": Preset(shift=True, timesteps=100, readout="mean", copies=4),
+    "rate-early-exit": Preset(shift=True, timesteps=128, readout="mean", copies=4, early_exit="calibrated"),
+    "staged": Preset(method="staged", shift=True, timesteps=32, ramp=True),
+    "radix": Preset(method="radix", timesteps=12),
+    "radix-certified": Preset(method="radix", timesteps=12, early_exit="certified"),
+    # A range that ends at 0 and not at a lower percentile: below that the original would leave it unseen, and what is
+    # certified would not be certain.
+    "digits": Preset(method="digits", timesteps=12, initial_potential=0.0),
+    "digits-certified": Preset(method="digits", timesteps=12, initial_potential=0.0, early_exit="certified"),
+    "digits-calibrated": Preset(method="digits", timesteps=12, initial_potential=0.0, early_exit="calibrated"),
+    # Thresholds above half a digit are passed less often: fewer spikes, more steps.
+    "fewest-spikes": Preset(
+        method="digits", timesteps=16, initial_potential=0.0, tau=0.8, early_exit="calibrated", exit_factor=1.0
     ),
 }
 DEFAULT_PRESET = "rate"
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """A preset in plain words: what it is, what hardware could run it, and what it equals as quantisation."""
+
+    what: str
+    hardware: str
+    equals: str
+
+
+_IF = "plain integrate-and-fire neurons"
+_SIGNED = "signed spikes and a table of step sizes per neuron"
+_DIGITS = "a ReLU network with quantised activations, a step size per neuron"
+
+ABOUT: dict[str, About] = {
+    "thesis": About(
+        "the 2020 thesis system: one scale per layer, one-step synapses",
+        _IF,
+        "no quantised network; about 100 levels, rounded down",
+    ),
+    "rate": About(
+        "firing rates, a range per neuron, averaged potential",
+        f"{_IF} and a second integrator at the output",
+        "no quantised network; about 100 levels, rounded",
+    ),
+    "rate-copies": About(
+        "as rate, every hidden neuron in 4 staggered copies",
+        f"{_IF}, four times as many",
+        "no quantised network; about 400 levels",
+    ),
+    "rate-early-exit": About(
+        "as rate-copies; stops once it is as far ahead as no wrong decision of the replay was",
+        f"{_IF}, four times as many, and a comparison of outputs",
+        "no quantised network; as many levels as the decision needs",
+    ),
+    "staged": About(
+        "one layer after the other, early spikes weigh more",
+        "a time window per layer and a second integrator per neuron",
+        "close to a ReLU network whose activations have several hundred levels",
+    ),
+    "radix": About(
+        "one layer after the other, a spike is worth half of the one before",
+        "a time window per layer, binary spikes, weights that halve from step to step",
+        "exactly a ReLU network whose activations have 12 bits",
+    ),
+    "radix-certified": About(
+        "as radix; stops once the bits to come cannot change the decision",
+        "as radix, and adders over the last layer",
+        "exactly the decision of radix",
+    ),
+    "digits": About("signed digits of falling worth, all layers at once", _SIGNED, _DIGITS),
+    "digits-certified": About(
+        "as digits; stops once the original network's decision is certain",
+        f"{_SIGNED}, and adders over the last layer",
+        f"{_DIGITS}; what is certified is the original's decision",
+    ),
+    "digits-calibrated": About(
+        "as digits; stops once it is 1.5 times as far ahead as any wrong decision of the replay was",
+        f"{_SIGNED}, and a comparison of outputs",
+        f"{_DIGITS}, as many digits as the decision needs",
+    ),
+    "fewest-spikes": About(
+        "as digits-calibrated, with higher thresholds and the smallest bound",
+        f"{_SIGNED}, and a comparison of outputs",
+        f"{_DIGITS}, as many digits as the decision needs",
+    ),
+}
 
 
 def get_preset(name: str) -> Preset:
@@ -58,3 +147,15 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(map(repr, PRESETS))}, got {name!r}")
     return PRESETS[name]
+
+
+def describe_presets() -> list[str]:
+    """One line per preset: what it is, its steps, what hardware could run it, what it equals as quantisation."""
+    lines = []
+    for name, preset in PRESETS.items():
+        about = ABOUT[name]
+        steps = f"{'at most ' if preset.early_exit else ''}{preset.timesteps} steps"
+        if preset.method in ("staged", "radix"):
+            steps += " per hidden layer"
+        lines.append(f"{name}: {about.what}; {steps}; needs {about.hardware}; equals {about.equals}")
+    return lines

@@ -106,12 +106,17 @@ def percentile_scales(layers: Sequence[LinearLayer], observations: npt.ArrayLike
 
 
 def neuron_ranges(
-    layers: Sequence[LinearLayer], observations: npt.ArrayLike, percentile: float, shift: bool
+    layers: Sequence[LinearLayer],
+    observations: npt.ArrayLike,
+    percentile: float,
+    shift: bool,
+    headroom: float = 1.0,
 ) -> tuple[list[Float64Array], list[Float64Array | None]]:
     """Per hidden layer every neuron's range and, with ``shift``, the lower end of it; over all observations.
 
     The upper end is the percentile of the neuron's activation, the lower end 0 or, with ``shift``, the percentile
-    100 - ``percentile``. The range is at least 1/1000 of the largest upper end in the layer.
+    100 - ``percentile``. The range is at least 1/1000 of the largest upper end in the layer, and then ``headroom``
+    times that, upwards.
     """
     ranges: list[Float64Array] = []
     shifts: list[Float64Array | None] = []
@@ -121,7 +126,7 @@ def neuron_ranges(
         # With a percentile below 50 the two ends would change places.
         lower = np.minimum(lower, upper)
         floor = RANGE_FLOOR * _checked(float(upper.max()), i, len(layers), _INACTIVE)
-        ranges.append(np.maximum(upper - lower, floor))
+        ranges.append(np.maximum(upper - lower, floor) * headroom)
         shifts.append(lower if shift else None)
     return ranges, shifts
 
@@ -173,6 +178,7 @@ def scale_network(
     *,
     percentile: float = 100.0,
     shift: bool = False,
+    headroom: float = 1.0,
 ) -> ScaledNetwork:
     """Find the activation scales of a network and express it in them.
 
@@ -183,6 +189,7 @@ def scale_network(
             (one scale per hidden neuron; the last layer is not divided).
         percentile: of "robust" and "neuron", in percent, 0 < percentile <= 100.
         shift: for "neuron": begin each neuron's range at its lower percentile instead of at 0.
+        headroom: for "neuron": how many times as wide as on these states every range is, for states beyond them.
 
     Raises:
         ValueError: if an argument is out of range, or an activation scale is not positive and finite.
@@ -191,12 +198,14 @@ def scale_network(
     percentile = check_percentile(percentile)
     if shift and method != "neuron":
         raise ValueError(f"shift=True needs scaling='neuron', got scaling={method!r}")
+    if check_headroom(headroom) != 1.0 and method != "neuron":
+        raise ValueError(f"headroom={headroom!r} needs scaling='neuron', got scaling={method!r}")
     if method == "model":
         return rescale(layers, model_scales(layers))
     if observations is None:
         raise ValueError(f"scaling={method!r} needs a replay: the states to take activation scales from")
     if method == "neuron":
-        ranges, shifts = neuron_ranges(layers, observations, percentile, shift)
+        ranges, shifts = neuron_ranges(layers, observations, percentile, shift, headroom)
         return rescale(layers, [*ranges, 1.0], [*shifts, None])
     return rescale(layers, percentile_scales(layers, observations, 100.0 if method == "data" else percentile))
 
@@ -207,6 +216,14 @@ def check_percentile(value: Any) -> float:
     if not 0 < percentile <= 100:
         raise ValueError(f"percentile must be above 0 and at most 100 (percent), got {value!r}")
     return percentile
+
+
+def check_headroom(value: Any) -> float:
+    """Return ``value`` as a float; raise unless it is a positive number."""
+    headroom = check_float("headroom", value)
+    if not headroom > 0:
+        raise ValueError(f"headroom must be positive, got {value!r}")
+    return headroom
 
 
 def _largest_parameter(weight: FloatArray, bias: FloatArray | None) -> float:
