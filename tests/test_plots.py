@@ -24,13 +24,13 @@ FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureC
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that are drawn while a test runs."""
     drawn: list[Any] = []
-    save = plots._save
+    save = plots.style.save
 
     def keep(figure: Any, *rest: Any) -> None:
         drawn.append(figure)
         save(figure, *rest)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots.style, "save", keep)
     return drawn
 
 
