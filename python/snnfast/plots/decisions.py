@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from snnfast.plots import style
-from snnfast.plots.style import BLUE, CYCLE, FAINT, PathLike
+from snnfast.plots.style import BLUE, CYCLE, FAINT, INK, PathLike
 
 
 class SimulationLike(Protocol):
     """What a raster needs, as in ``snnfast.reference.Simulation``: arrays or tensors.
 
-    The decoded output is (B, n_out), the records are (T, B, N) per layer.
+    The decoded output is (B, n_out), the records are (T, B, N) per layer; the steps that each sample ran are (B,), or
+    None if all ran to the end.
     """
 
     @property
@@ -24,6 +26,8 @@ class SimulationLike(Protocol):
     def spikes(self) -> Sequence[Any] | None: ...
     @property
     def potentials(self) -> Sequence[Any] | None: ...
+    @property
+    def steps(self) -> Any: ...
 
 
 def raster(
@@ -32,15 +36,20 @@ def raster(
     *,
     sample: int = 0,
     outputs: Sequence[str] | None = None,
+    turns: bool = False,
     title: str | None = None,
 ) -> None:
     """Draw one decision: the spikes of every layer over time, and the output neurons' membrane potentials.
+
+    Negative spikes are black. Of several spikes at once (of a neuron's copies) fewer are paler. Where a decision has
+    stopped early, time ends.
 
     Args:
         simulation: of ``network.simulate(observations, record=("spikes", "potentials"))``.
         path: file to write.
         sample: which row of the observations.
         outputs: names of the output neurons (of the actions).
+        turns: whether hidden layers take turns, as in staged and radix codes: their steps then follow each other.
         title: headline of the picture.
 
     Raises:
@@ -49,53 +58,75 @@ def raster(
         ImportError: if matplotlib is not installed.
         OSError: if the file cannot be written.
     """
-    if simulation.spikes is None or simulation.potentials is None:
-        raise ValueError('simulation must hold records: network.simulate(..., record=("spikes", "potentials"))')
-    potentials = np.asarray(simulation.potentials[-1])
-    steps, batch, n_out = potentials.shape
-    if not 0 <= sample < batch:
-        raise ValueError(f"sample must be from 0 to {batch - 1}, got {sample}")
+    layers, voltages = _records(simulation, sample)
+    potentials = voltages[-1]
+    n_out = potentials.shape[1]
     if outputs is not None and len(outputs) != n_out:
         raise ValueError(f"outputs must name {n_out} neurons, got {len(outputs)}")
     names = [f"action {i}" for i in range(n_out)] if outputs is None else list(outputs)
-    layers = [np.asarray(layer)[:, sample] for layer in simulation.spikes]
+    starts, ends = _times(simulation, sample, len(layers), len(potentials), turns)
 
     heights = [min(2.6, 0.5 + 0.08 * layer.shape[1]) for layer in layers]
     figure = style.figure_for(path, 8.0, sum(heights) + 2.0 + 0.9)
     panels = figure.subplots(len(layers) + 1, 1, sharex=True, squeeze=False, height_ratios=[*heights, 2.0])[:, 0]
     for number, (axes, layer, height) in enumerate(zip(panels, layers, heights, strict=False), start=1):
-        when, which = np.nonzero(layer)
         neurons = layer.shape[1]
-        size = max(1.6, 0.72 * 55 * height / neurons)  # most of a neuron's row, in points
-        axes.plot(when + 1, which + 1, "|", color=CYCLE[(number - 1) % 6], markersize=min(size, 9), markeredgewidth=1.1)
+        size = min(max(1.6, 0.72 * 55 * height / neurons), 9)  # most of a neuron's row, in points
+        most = max(1.0, float(np.abs(layer).max(initial=0.0)))
+        colour = CYCLE[(number - 1) % 6]
+        for kind, values in ((colour, np.unique(layer[layer > 0])), (INK, np.unique(layer[layer < 0]))):
+            for value in values:
+                when, which = np.nonzero(layer == value)
+                axes.plot(
+                    when + 1 + starts[number - 1],
+                    which + 1,
+                    "|",
+                    color=kind,
+                    markersize=size,
+                    markeredgewidth=1.1,
+                    alpha=0.35 + 0.65 * abs(value) / most,
+                )
+        if not np.any(layer):  # a panel without a line would have no time axis
+            axes.plot([], [], "|", color=colour)
         axes.set_ylim(0.3, neurons + 0.7)
         axes.set_yticks(sorted({1, (neurons + 1) // 2, neurons}))
         axes.set_ylabel("neuron")
-        last = number == len(simulation.potentials)
-        rate = layer.mean()
+        last = number == len(voltages)
+        ran = max(1, ends[number - 1] - starts[number - 1])
+        spikes, negative = int(np.abs(layer).sum()), int(-layer[layer < 0].sum())
+        said = f"{spikes:,} spikes" + (f", {negative:,} negative (black)" if negative else "")
         style.heading(
             axes,
             f"{'output' if last else 'hidden'} layer {number}",
-            f"{int(layer.sum()):,} spikes, rate {rate:.3f} per step",
+            f"{said}, {spikes / (ran * neurons):.3f} per neuron and step",
         )
+        if turns:
+            axes.axvspan(starts[number - 1] + 0.5, ends[number - 1] + 0.5, color=FAINT, alpha=0.45, lw=0, zorder=0)
         style.dress(axes, grid=False)
     axes = panels[-1]
-    final = potentials[-1, sample]
+    shown = potentials[: ends[-1] - starts[-1]]
+    final = shown[-1]
     best = int(np.argmax(np.asarray(simulation.output)[sample]))
     many = n_out > len(CYCLE)  # then only the chosen one is coloured and named
-    time = np.arange(1, steps + 1)
-    apart = 0.0 if many else 0.13 * float(np.ptp(potentials[:, sample]))
-    ends = style.spread(final.tolist(), apart)
+    time = starts[-1] + np.arange(1, len(shown) + 1)
+    apart = 0.0 if many else 0.13 * float(np.ptp(shown))
+    places = style.spread(final.tolist(), apart)
     for i in range(n_out):
         chosen = i == best
         colour = (BLUE if chosen else "#BBBBBB") if many else CYCLE[i]
         axes.plot(
-            time, potentials[:, sample, i], color=colour, linewidth=2.2 if chosen else 1.3, zorder=3 if chosen else 2
+            time,
+            shown[:, i],
+            color=colour,
+            linewidth=2.2 if chosen else 1.3,
+            marker="o" if len(shown) <= 24 else None,
+            markersize=3.5,
+            zorder=3 if chosen else 2,
         )
         if chosen or not many:
             axes.annotate(
                 names[i],
-                (1.0, ends[i]),
+                (1.0, places[i]),
                 xycoords=("axes fraction", "data"),
                 xytext=(6, 0),
                 textcoords="offset points",
@@ -106,10 +137,112 @@ def raster(
                 annotation_clip=False,
             )
     axes.axhline(0, color=FAINT, linewidth=0.8, zorder=1)
-    axes.set_xlim(0.5, steps + 0.5)
+    axes.set_xlim(0.5, ends[-1] + 0.5)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("time step")
     axes.set_ylabel("membrane potential")
     style.heading(axes, "output neurons", f"decision: {names[best]}")
     style.dress(axes, grid=False)
     figure.align_ylabels(panels)
     style.save(figure, path, title)
+
+
+#: Neurons of a layer that a map of potentials shows; more would be thinner than a line.
+_MOST_ROWS = 128
+
+
+def potential_map(
+    simulation: SimulationLike,
+    path: PathLike,
+    *,
+    sample: int = 0,
+    turns: bool = False,
+    title: str | None = None,
+    unit: str = "thresholds",
+) -> None:
+    """Draw the membrane potential of every hidden neuron over the steps of one decision, as a map of colours.
+
+    Colours end at one unit, or at two where a twentieth of the potentials is above one: a neuron that is driven
+    far below its threshold all the time would otherwise leave all others one colour.
+
+    Args:
+        simulation: of ``network.simulate(observations, record=("spikes", "potentials"))``.
+        path: file to write.
+        sample: which row of the observations.
+        turns: whether hidden layers take turns.
+        title: headline of the picture.
+        unit: of the potentials.
+
+    Raises:
+        ValueError: if spikes or potentials were not recorded, there is no such sample, or no hidden layer.
+        ImportError: if matplotlib is not installed.
+        OSError: if the file cannot be written.
+    """
+    layers, voltages = _records(simulation, sample)
+    starts, ends = _times(simulation, sample, len(layers), len(voltages[-1]), turns)
+    hidden = [v[: end - start, :_MOST_ROWS] for v, start, end in zip(voltages[:-1], starts, ends, strict=False)]
+    if not hidden:
+        raise ValueError("simulation must be of a network with a hidden layer, got one without")
+    every = np.concatenate([h.ravel() for h in hidden])
+    limit = 2.0 if np.quantile(np.abs(every), 0.95) > 1 and every.max() > 1 else 1.0
+    heights = [min(3.2, 0.6 + 0.1 * h.shape[1]) for h in hidden]
+    figure = style.figure_for(path, 8.0, sum(heights) + 0.45 * len(hidden) + 0.9)
+    panels = figure.subplots(len(hidden), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    for number, (axes, values, start, end, full) in enumerate(
+        zip(panels, hidden, starts, ends, voltages, strict=False), start=1
+    ):
+        neurons = values.shape[1]
+        image = axes.imshow(
+            values.T,
+            cmap="PuOr_r",
+            vmin=-limit,
+            vmax=limit,
+            aspect="auto",
+            origin="lower",
+            interpolation="nearest",
+            extent=(start + 0.5, end + 0.5, 0.5, neurons + 0.5),
+        )
+        axes.set_yticks(sorted({1, (neurons + 1) // 2, neurons}))
+        axes.set_ylabel("neuron")
+        cut = f"first {neurons} of {full.shape[1]:,} neurons" if neurons < full.shape[1] else ""
+        style.heading(axes, f"hidden layer {number}", cut)
+        style.dress(axes, grid=False)
+    last = panels[-1]
+    last.set_xlim(0.5, max(ends[: len(hidden)]) + 0.5)
+    last.locator_params(axis="x", integer=True)
+    last.set_xlabel("time step")
+    below, above = bool(every.min() < -limit), bool(every.max() > limit)
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+    bar = figure.colorbar(image, ax=list(panels), extend=extend, fraction=0.05, pad=0.02, aspect=30)
+    bar.set_label(f"membrane potential / {unit}", fontsize=11.5, color=INK)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=10, colors=INK, length=3.5)
+    figure.align_ylabels(panels)
+    style.save(figure, path, title)
+
+
+_Floats = npt.NDArray[np.floating[Any]]
+
+
+def _records(simulation: SimulationLike, sample: int) -> tuple[list[_Floats], list[_Floats]]:
+    """Spikes and potentials of one sample, per layer (T, N)."""
+    if simulation.spikes is None or simulation.potentials is None:
+        raise ValueError('simulation must hold records: network.simulate(..., record=("spikes", "potentials"))')
+    batch = np.asarray(simulation.potentials[-1]).shape[1]
+    if not 0 <= sample < batch:
+        raise ValueError(f"sample must be from 0 to {batch - 1}, got {sample}")
+    spikes, potentials = (
+        [np.asarray(layer)[:, sample] for layer in layers] for layers in (simulation.spikes, simulation.potentials)
+    )
+    return spikes, potentials
+
+
+def _times(
+    simulation: SimulationLike, sample: int, layers: int, steps: int, turns: bool
+) -> tuple[list[int], list[int]]:
+    """The steps before the first and up to the last one of every spiking layer, and of the output."""
+    ran = simulation.steps
+    total = steps * (layers if turns else 1) if ran is None else int(np.asarray(ran)[sample])
+    starts = [i * steps if turns else 0 for i in range(layers)]
+    ends = [min(start + steps, total) for start in starts]
+    return [*starts, (layers - 1) * steps if turns else 0], [*ends, total]
