@@ -23,6 +23,9 @@ ORDER = [
     {"backends"},
     {"network", "layer", "info", "environments"},
     {"learning", "evaluation", "conversion"},
+    {"comparison"},
+    {"sweep"},
+    {"report"},
     {"bench", "runs"},
     {"cli"},
 ]

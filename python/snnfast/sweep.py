@@ -8,25 +8,20 @@ takes seconds; with ``episodes`` every network also plays, and is compared on th
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import numpy as np
-import numpy.typing as npt
-import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from snnfast.conversion import PRESETS, convert, read_network
+from snnfast.comparison import Comparison, HeldOut, split_replay
+from snnfast.conversion import PRESETS, convert
 from snnfast.conversion.presets import get_preset
-from snnfast.conversion.scaling import activations, check_percentile
+from snnfast.conversion.scaling import check_percentile
 from snnfast.evaluation import EvaluationReport, evaluate
-from snnfast.evaluation.statistics import bootstrap_interval
 from snnfast.learning import Replay
-from snnfast.network import SpikingNetwork
-from snnfast.spec import FloatArray, check_choice, check_count
+from snnfast.spec import check_choice, check_count
 
 #: Numbers of steps that are tried where none are given. Those of a layer where layers take turns.
 TIMESTEPS: dict[str, tuple[int, ...]] = {
@@ -36,29 +31,18 @@ TIMESTEPS: dict[str, tuple[int, ...]] = {
     "digits": (6, 8, 9, 10, 12),
 }
 METHODS = ("thesis", "rate", "rate-copies", "staged", "radix", "digits", "digits-certified")
-#: Share of a replay's episodes that are held out where no other states are given.
-HELD_OUT = 0.25
 
 Budget = Literal["steps", "spikes"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepRow:
-    """One conversion of a sweep, and how it decides.
+class SweepRow(Comparison):
+    """One conversion of a sweep, and how it decides: a :class:`snnfast.comparison.Comparison`, and
 
     Attributes:
         method: the preset.
         timesteps: steps T: of one hidden layer where layers take turns, the most there can be with an early exit.
         percentile: of the activation scales, in percent.
-        states: held-out states that it was asked about.
-        similarity: share of them on which it decides like the policy.
-        similarity_interval: 95 %, resampling whole episodes, and at least as wide as Wilson's for independent states.
-        mean_steps, most_steps: steps of a decision, all layers together, actually run, on average and at most.
-        spikes_per_decision: of all neurons, spikes of either sign.
-        output_error: the error of the outputs that 50, 90, 99 and 100 % of the states stay below, in the policy's
-            units, the largest over the outputs of a state.
-        certified: share of decisions that were certified, or None.
-        saturated: share of decisions in which a neuron was driven beyond its range, or None where that is not seen.
         predicted: the similarity that was predicted from the replay alone, or None.
         on_policy: what playing itself has shown, or None: see :func:`snnfast.evaluate`.
         seconds: to convert and ask.
@@ -67,18 +51,9 @@ class SweepRow:
     method: str
     timesteps: int
     percentile: float
-    states: int
-    similarity: float
-    similarity_interval: tuple[float, float]
-    mean_steps: float
-    most_steps: int
-    spikes_per_decision: float
-    output_error: tuple[float, float, float, float]
-    certified: float | None
-    saturated: float | None
-    predicted: float | None
-    on_policy: EvaluationReport | None
-    seconds: float = dataclasses.field(compare=False)
+    predicted: float | None = None
+    on_policy: EvaluationReport | None = None
+    seconds: float = dataclasses.field(compare=False, default=0.0)
 
     def as_dict(self) -> dict[str, Any]:
         """All attributes as plain JSON values."""
@@ -222,8 +197,7 @@ def sweep(
     env_id = env_id or replay.metadata.get("env_id")
     if episodes and env_id is None:
         raise ValueError("env_id must be given to play episodes: the replay does not say which environment it is of")
-    layers = read_network(policy)
-    asked = _Asked(held_out, activations(layers, held_out.observations.numpy())[-1], seed)
+    asked = HeldOut(policy, held_out, seed)
     todo = [
         (method, percentile, t)
         for method in dict.fromkeys(methods)
@@ -241,7 +215,7 @@ def sweep(
             except (ValueError, NotImplementedError) as error:
                 skipped.append(Skipped(method=method, timesteps=t, percentile=percentile, reason=str(error)))
                 continue
-            counted = asked.ask(network)
+            counted = asked.ask(network).comparison()
             played = None
             if episodes:
                 assert env_id is not None
@@ -253,10 +227,9 @@ def sweep(
                     method=method,
                     timesteps=t,
                     percentile=percentile,
-                    predicted=None,
                     on_policy=played,
                     seconds=time.perf_counter() - began,
-                    **counted,
+                    **dataclasses.asdict(counted),
                 )
             )
     if not rows:
@@ -264,92 +237,8 @@ def sweep(
     return SweepResult(
         rows=tuple(rows),
         skipped=tuple(skipped),
-        sizes=(layers[0].weight.shape[1], *(layer.weight.shape[0] for layer in layers)),
+        sizes=asked.sizes,
         env_id=env_id,
         replay_states=len(replay),
         seed=seed,
     )
-
-
-def split_replay(replay: Replay, share: float = HELD_OUT) -> tuple[Replay, Replay]:
-    """A replay in two: its first episodes, and its last ones, which hold about ``share`` of the states.
-
-    Whole episodes, because states of one are alike. A replay of a single episode, or one that does not say where its
-    episodes end, is cut at that share.
-
-    Raises:
-        ValueError: if it holds fewer than two states.
-    """
-    if len(replay) < 2:
-        raise ValueError(f"replay must hold at least two states to hold some out, got {len(replay)}")
-    lengths = replay.metadata.get("episode_lengths") or []
-    cut = max(1, min(len(replay) - 1, round(len(replay) * (1 - share))))
-    first = 0
-    if len(lengths) > 1:
-        ends = np.cumsum(lengths)[:-1]
-        first = int(np.abs(ends - cut).argmin()) + 1
-        cut = int(ends[first - 1])
-
-    def part(start: int, stop: int, episodes: list[int]) -> Replay:
-        about = {**replay.metadata, "size": stop - start, "episode_lengths": episodes or [stop - start]}
-        return Replay(replay.observations[start:stop], replay.actions[start:stop], replay.outputs[start:stop], about)
-
-    return part(0, cut, lengths[:first]), part(cut, len(replay), lengths[first:])
-
-
-def similarity_interval(equal: npt.NDArray[np.bool_], lengths: Sequence[int], seed: int) -> tuple[float, float]:
-    """95 % interval of a share of equal decisions: of whole episodes resampled, and of Wilson's, the wider at each end.
-
-    The first knows that states of an episode are alike; the second that no difference in N states is no proof of none.
-
-    Args:
-        equal: per state, whether the decisions are equal; episode after episode.
-        lengths: of the episodes, which make up all the states.
-        seed: of the resampling.
-
-    Source: Wilson 1927, Journal of the American Statistical Association 22(158).
-    """
-    n, share, z = len(equal), float(equal.mean()), 1.959964
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
-    agreed = np.add.reduceat(equal.astype(np.float64), starts)
-    low, high = bootstrap_interval(agreed, np.asarray(lengths, dtype=np.float64), seed)
-    return max(0.0, min(low, middle - half)), min(1.0, max(high, middle + half))
-
-
-class _Asked:
-    """The held-out states, what the policy answers, and the counting of what a network does on them."""
-
-    def __init__(self, held_out: Replay, outputs: npt.NDArray[np.float64], seed: int) -> None:
-        self.observations = held_out.observations
-        self.lengths = held_out.metadata.get("episode_lengths") or [len(held_out)]
-        self.outputs, self.decisions, self.seed = outputs, outputs.argmax(axis=1), seed
-
-    def ask(self, network: SpikingNetwork) -> dict[str, Any]:
-        answers: list[FloatArray] = []
-        steps = spikes = certified = saturated = 0.0
-        spec, most = network.spec, 0
-        for batch in torch.split(self.observations, 4096):
-            done = network.simulate(batch.to(network.device))
-            answers.append(done.output.cpu().numpy())
-            spikes += sum(float(counts.sum(dtype=torch.float64)) for counts in done.spike_counts)
-            ran = torch.full((len(batch),), float(spec.total_steps)) if done.steps is None else done.steps
-            steps, most = steps + float(ran.sum(dtype=torch.float64)), max(most, int(ran.max()))
-            certified += 0.0 if done.certified is None else float(done.certified.sum())
-            saturated += 0.0 if done.saturated is None else float(done.saturated.sum())
-        answer = np.concatenate(answers).astype(np.float64)
-        equal = answer.argmax(axis=1) == self.decisions
-        n = len(equal)
-        error = np.abs(answer * network.output_scale - self.outputs).max(axis=1)
-        return {
-            "states": n,
-            "similarity": float(equal.mean()),
-            "similarity_interval": similarity_interval(equal, self.lengths, self.seed),
-            "mean_steps": steps / n,
-            "most_steps": most,
-            "spikes_per_decision": spikes / n,
-            "output_error": tuple(float(np.quantile(error, q)) for q in (0.5, 0.9, 0.99, 1.0)),
-            "certified": None if done.certified is None else certified / n,
-            "saturated": None if done.saturated is None else saturated / n,
-        }

@@ -30,7 +30,7 @@ def steps_histogram(
         steps: steps of each decision, (N,).
         path: file to write.
         certified: 1 where a decision was certified, else 0, (N,); or None where nothing is certified.
-        most: the most steps that a decision can take, the end of the axis; by default the largest of ``steps``.
+        most: the most steps that a decision can take; by default the largest of ``steps``.
         title: headline of the picture.
 
     Raises:
@@ -42,7 +42,10 @@ def steps_histogram(
     sure = None if certified is None else style.numbers("certified", certified) > 0
     if sure is not None and len(sure) != len(ran):
         raise ValueError(f"certified must have one entry per decision ({len(ran)}), got {len(sure)}")
-    last = int(max(most or 0, ran.max()))
+    # A few late decisions would leave most of the picture empty: they are told in words.
+    shown = int(ran.max() if most is None else max(most, ran.max()))
+    last = min(shown, max(8, int(np.quantile(ran, 0.995)) + 1))
+    later = 100 * float((ran > last).mean())
     figure = style.figure_for(path, 8.0, 4.0)
     axes = figure.subplots()
     bins = np.arange(0.5, last + 1.0)
@@ -58,7 +61,7 @@ def steps_histogram(
     axes.set_ylim(0, top)
     for where, words, height in ((mean, f"mean {mean:.2f}", 0.95), (late, f"95 % by step {late:.0f}", 0.84)):
         axes.axvline(where, ymax=height, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
-        near_end = where > 0.7 * last
+        near_end = where > 0.82 * last
         axes.annotate(
             words,
             (where, height * top),
@@ -78,6 +81,18 @@ def steps_histogram(
     said = f"{len(ran):,} decisions"
     if sure is not None:
         said += f", {100 * sure.mean():.2f} % certified" + ("" if sure.all() else " (blue), others orange")
+    if later:
+        axes.annotate(
+            f"{later:.2g} % later,\nat most {shown:,} steps",
+            (1.0, 0.06),
+            xycoords="axes fraction",
+            xytext=(-2, 8),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            fontsize=10,
+            color="#666666",
+        )
     style.heading(axes, "When decisions stop", said)
     style.dress(axes)
     style.save(figure, path, title)
@@ -171,24 +186,25 @@ def _leads(axes: Any, wanted: npt.NDArray[np.float64], got: npt.NDArray[np.float
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.35, linewidth=0)
         axes.stairs(share, edges, color=colour, linewidth=2.0)
         peak = int(share.argmax())
+        at_edge = peak > 0.75 * len(share)
         tops.append(float(share.max()))
         axes.annotate(
             words,
-            (np.sqrt(edges[peak] * edges[peak + 1]), share[peak]),
+            (edges[peak + 1] if at_edge else np.sqrt(edges[peak] * edges[peak + 1]), share[peak]),
             xytext=(0, 5),
             textcoords="offset points",
-            ha="center",
+            ha="right" if at_edge else "center",
             va="bottom",
             fontsize=10.5,
             fontweight="bold",
             color="#9A6A00" if colour == ORANGE else colour,
         )
-    risky = 100 * float((error >= lead).mean())
+    differing = 100 * float((got.argmax(axis=1) != wanted.argmax(axis=1)).mean())
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.35 * max(tops))
     axes.set_xlabel("difference between two outputs, in the policy's units")
     axes.set_ylabel("share of states / %")
-    style.heading(axes, "Where decisions can change", f"error larger than the lead: {risky:.2g} % of states")
+    style.heading(axes, "Where decisions can change", f"{differing:.2g} % of decisions differ")
     style.dress(axes)
     axes.grid(axis="x", color=FAINT, linewidth=0.7)

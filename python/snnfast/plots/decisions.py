@@ -162,8 +162,8 @@ def potential_map(
 ) -> None:
     """Draw the membrane potential of every hidden neuron over the steps of one decision, as a map of colours.
 
-    Colours end at one unit, or at two where a twentieth of the potentials is above one: a neuron that is driven
-    far below its threshold all the time would otherwise leave all others one colour.
+    Colours end at one unit, or at two where a twentieth of the positive potentials is above one; what is further below
+    0 is grey: a neuron that is driven away from its threshold all the time would else leave all others one colour.
 
     Args:
         simulation: of ``network.simulate(observations, record=("spikes", "potentials"))``.
@@ -184,9 +184,14 @@ def potential_map(
     if not hidden:
         raise ValueError("simulation must be of a network with a hidden layer, got one without")
     every = np.concatenate([h.ravel() for h in hidden])
-    limit = 2.0 if np.quantile(np.abs(every), 0.95) > 1 and every.max() > 1 else 1.0
     heights = [min(3.2, 0.6 + 0.1 * h.shape[1]) for h in hidden]
     figure = style.figure_for(path, 8.0, sum(heights) + 0.45 * len(hidden) + 0.9)
+    charged = every[every > 0]
+    limit = 2.0 if len(charged) and np.quantile(charged, 0.95) > 1 else 1.0
+    from matplotlib import colormaps
+
+    colours = colormaps["PuOr_r"].copy()
+    colours.set_extremes(under="#DDDDDD")  # what never fires is to recede
     panels = figure.subplots(len(hidden), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for number, (axes, values, start, end, full) in enumerate(
         zip(panels, hidden, starts, ends, voltages, strict=False), start=1
@@ -194,7 +199,7 @@ def potential_map(
         neurons = values.shape[1]
         image = axes.imshow(
             values.T,
-            cmap="PuOr_r",
+            cmap=colours,
             vmin=-limit,
             vmax=limit,
             aspect="auto",
@@ -214,7 +219,10 @@ def potential_map(
     below, above = bool(every.min() < -limit), bool(every.max() > limit)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
     bar = figure.colorbar(image, ax=list(panels), extend=extend, fraction=0.05, pad=0.02, aspect=30)
-    bar.set_label(f"membrane potential / {unit}", fontsize=11.5, color=INK)
+    words = f"membrane potential / {unit}" + ("; grey: further below" if below else "")
+    bar.set_label(words, fontsize=11.5, color=INK)
+    if every.min() >= 0:
+        bar.ax.set_ylim(0, limit)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=10, colors=INK, length=3.5)
     figure.align_ylabels(panels)
