@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from snnfast import backends
 from snnfast.conversion.grid import snap_to_grid
-from snnfast.spec import NetworkSpec, NeuronSpec
+from snnfast.spec import Code, DigitsCode, EarlyExit, NetworkSpec, NeuronSpec, RadixCode, RateCode, StagedCode
 
 # The same examples on every run, so that a red build can be repeated; `make test-full` asks for more of them.
 settings.register_profile("default", derandomize=True, deadline=None, max_examples=50)
@@ -97,3 +97,50 @@ def on_grid(spec: NetworkSpec, bits: int) -> NetworkSpec:
     bits = bits if kept else min(bits, 13)
     snapped = [w if i < kept else snap_to_grid(w, bits).weights for i, w in enumerate(spec.weights)]
     return dataclasses.replace(spec, weights=tuple(snapped))
+
+
+CODES = ("rate", "staged", "radix", "digits")
+
+
+def random_coded_spec(seed: int, kind: str | None = None, sizes: tuple[int, ...] | None = None) -> NetworkSpec:
+    """A random network with a code, of any kind, with any exit that the kind has; tables of digits are random too."""
+    rng, numbers = random.Random(seed), np.random.default_rng([seed, 2])
+    kind = rng.choice(CODES) if kind is None else kind
+    spec = random_spec(
+        seed, order="immediate", alpha=0.0, beta=1.0, reset="subtraction", encoding="constant", decoding="potential",
+        threshold=1.0, initial_potential=rng.choice([0.0, 0.5, 0.5, 1.0]), timesteps=rng.choice([1, 2, 5, 12, 20]),
+        **({} if sizes is None else {"sizes": sizes}),
+    )  # fmt: skip
+    if kind != "rate" and len(spec.weights) == 1:
+        return random_coded_spec(seed + 1000, kind, sizes)
+    steps, hidden = spec.timesteps, spec.sizes[1:-1]
+    changes: dict[str, object] = {}
+    if kind == "rate":
+        code: Code = RateCode(rng.choice([1, 2, 3, 4, 9]), rng.random() < 0.5)
+        changes["decoding"] = rng.choice(["potential", "mean_potential", "parabolic_potential"])
+        changes["neuron"] = dataclasses.replace(
+            spec.neuron, threshold=rng.choice([1.0, 0.7, 3.5]), initial_potential=rng.choice([0.0, 0.5, 1.5, -1.0])
+        )
+    elif kind == "staged":
+        code = StagedCode(rng.random() < 0.5, rng.choice([1, 1, 2, 5]))
+    elif kind == "radix":
+        code = RadixCode()
+    else:
+        fall = 0.3 + 0.6 * numbers.random()
+        values = [fall ** np.arange(steps)[:, None] * numbers.uniform(0.5, 1.0, (steps, n)) for n in hidden]
+        values = [np.where(numbers.random(v.shape) < 0.15, 0.0, v) for v in values]
+        code = DigitsCode(
+            tuple(values),
+            tuple(v * rng.choice([0.5, 0.8]) for v in values),
+            tuple(v * numbers.uniform(0.0, 1.0) for v in values),
+            tuple(v * 0.2 for v in values) if rng.random() < 0.3 else None,
+        )
+        changes["neuron"] = dataclasses.replace(spec.neuron, initial_potential=0.0)
+    exits: list[EarlyExit | None] = [None]
+    if spec.n_out > 1 and changes.get("decoding") != "parabolic_potential":
+        if kind in ("rate", "digits"):
+            bounds = numbers.exponential(size=steps) * rng.choice([0.1, 1.0])
+            exits.append(EarlyExit("calibrated", np.where(numbers.random(steps) < 0.2, np.inf, bounds)))
+        if kind in ("radix", "digits"):
+            exits.append(EarlyExit("certified"))
+    return dataclasses.replace(spec, code=code, early_exit=rng.choice(exits), **changes)

@@ -56,9 +56,10 @@ std::unique_ptr<Plan> make_plan(const std::vector<FloatArray>& weights,
                                 double threshold, double initial_membrane, const std::string& reset,
                                 const std::string& order, int64_t timesteps, const std::string& encoding,
                                 const std::string& decoding, bool split_inputs, bool bias_input,
-                                const std::optional<std::string>& isa, bool exact, const std::string& method) {
+                                const std::optional<py::dict>& code, const std::optional<std::string>& isa, bool exact,
+                                const std::string& method) {
   const NetworkSpec spec = make_spec(weights, biases, alpha, beta, threshold, initial_membrane, reset, order, timesteps,
-                                     encoding, decoding, split_inputs, bias_input);
+                                     encoding, decoding, split_inputs, bias_input, code);
   PlanOptions options;
   options.exact = exact;
   options.method = choose<Method>("method", method,
@@ -96,7 +97,8 @@ void plan_run(const Plan& plan, uint64_t observations, int64_t batch, uint64_t o
 
 void plan_simulate(const Plan& plan, uint64_t observations, int64_t batch, uint64_t output, uint64_t seed,
                    uint64_t first_sample, const std::vector<uint64_t>& spike_counts, uint64_t input_counts,
-                   const std::vector<uint64_t>& spikes, const std::vector<uint64_t>& potentials) {
+                   const std::vector<uint64_t>& spikes, const std::vector<uint64_t>& potentials, uint64_t steps,
+                   uint64_t certified, uint64_t saturated) {
   const auto spiking = static_cast<size_t>(plan.spiking_layers()), layers = static_cast<size_t>(plan.n_layers());
   require(spike_counts.size() == spiking, "spike_counts must have one address per spiking layer");
   require(spikes.empty() || spikes.size() == spiking, "spikes must have one address per spiking layer, or none");
@@ -114,6 +116,9 @@ void plan_simulate(const Plan& plan, uint64_t observations, int64_t batch, uint6
   request.input_counts = pointer<float>(input_counts);
   request.spikes = spikes.empty() ? nullptr : spikes_at.data();
   request.potentials = potentials.empty() ? nullptr : potentials_at.data();
+  request.steps = pointer<float>(steps);
+  request.certified = pointer<float>(certified);
+  request.saturated = pointer<float>(saturated);
   run_request(plan, request);
 }
 
@@ -180,12 +185,14 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def(py::init(&make_plan), py::kw_only(), py::arg("weights"), py::arg("biases"), py::arg("alpha"),
            py::arg("beta"), py::arg("threshold"), py::arg("initial_membrane"), py::arg("reset"), py::arg("order"),
            py::arg("timesteps"), py::arg("encoding"), py::arg("decoding"), py::arg("split_inputs"),
-           py::arg("bias_input"), py::arg("isa") = py::none(), py::arg("exact") = true, py::arg("method") = "auto")
+           py::arg("bias_input"), py::arg("code") = py::none(), py::arg("isa") = py::none(), py::arg("exact") = true,
+           py::arg("method") = "auto")
       .def("run", &plan_run, py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed") = 0,
            py::arg("first_sample") = 0, "Run a batch; addresses of float32 arrays (batch, n_in) and (batch, n_out).")
       .def("simulate", &plan_simulate, py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed"),
            py::arg("first_sample"), py::arg("spike_counts"), py::arg("input_counts"), py::arg("spikes"),
-           py::arg("potentials"), "Run a batch and record; empty lists and address 0 mean: not wanted.")
+           py::arg("potentials"), py::arg("steps") = 0, py::arg("certified") = 0, py::arg("saturated") = 0,
+           "Run a batch and record; empty lists and address 0 mean: not wanted.")
       .def_property_readonly("isa", [](const Plan& p) { return std::string(p.kernels().isa); })
       .def_property_readonly("method", [](const Plan& p) { return std::string(p.method()); })
       .def_property_readonly("why", [](const Plan& p) { return p.why(); })

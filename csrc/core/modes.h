@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// How numbers become spikes and spikes become numbers. Documented in python/snnfast/spec.py.
+// How numbers become spikes and spikes become numbers. Documented in python/snnfast/spec/.
 #pragma once
 
 namespace snnfast {
 
 enum class Encoding { constant, equidistant, poisson };
-enum class Decoding { potential, mean_potential, spikes, first_spike };
+enum class Decoding { potential, mean_potential, parabolic_potential, spikes, first_spike };
+enum class CodeKind { none, rate, staged, radix, digits };
+enum class ExitKind { none, calibrated, certified };
 
 }  // namespace snnfast

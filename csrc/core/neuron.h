@@ -25,6 +25,14 @@ SNNFAST_HOST_DEVICE bool above(float a, float b) { return a > b; }
 SNNFAST_HOST_DEVICE float keep_where(bool mask, float value) { return mask ? value : 0.0f; }
 // zero where the mask is set, else `value`.
 SNNFAST_HOST_DEVICE float clear_where(bool mask, float value) { return mask ? 0.0f : value; }
+// `a` where the mask is set, else `b`.
+SNNFAST_HOST_DEVICE float choose(bool mask, float a, float b) { return mask ? a : b; }
+SNNFAST_HOST_DEVICE bool both(bool a, bool b) { return a && b; }
+// The second where neither is larger (smaller), as with not a number: so are the vector instructions of x86.
+SNNFAST_HOST_DEVICE float larger(float a, float b) { return a > b ? a : b; }
+SNNFAST_HOST_DEVICE float smaller(float a, float b) { return a < b ? a : b; }
+// Without its fraction, from 0 to 2^24.
+SNNFAST_HOST_DEVICE float whole(float a) { return static_cast<float>(static_cast<int>(a)); }
 // `a - b` where the mask is set, else `a`: x - 0 is x for every x.
 SNNFAST_HOST_DEVICE float subtract_where(bool mask, float a, float b) { return a - keep_where(mask, b); }
 
@@ -73,6 +81,44 @@ struct NeuronRule {
     return mem;
   }
 };
+
+// Integrate-and-fire with a memory of what it has sent: a spike that came too early is taken back by a negative one.
+// `net` is the neuron's positive less its negative spikes. Returns the spike: 1, 0 or -1.
+// Source: Wang, Zhang et al. 2022, IJCAI, Signed Neuron with Memory.
+template <class V>
+SNNFAST_HOST_DEVICE V signed_step(V& mem, V& net, V h, const NeuronConstants<V>& c, V zero, V one) {
+  V none = zero;
+  const V fired = keep_where(NeuronRule<false, Reset::subtraction, false, false>::step(mem, none, h, c), one);
+  const auto back = both(above(zero, mem), above(net, zero));
+  mem = choose(back, mem + c.threshold, mem);
+  const V spike = fired - keep_where(back, one);
+  net = net + spike;
+  return spike;
+}
+
+// From 0 to 1.
+template <class V>
+SNNFAST_HOST_DEVICE V clip(V value, V zero, V one) {
+  return smaller(larger(value, zero), one);
+}
+
+// One digit of what a neuron has still to send: its drive, clipped, less what it has sent. Returns 1, 0 or -1; without
+// Signed 1 or 0. An infinite threshold silences it.
+template <bool Signed, class V>
+SNNFAST_HOST_DEVICE V digit_step(V drive, V& sent, V value, V threshold, V zero, V one) {
+  const V residual = clip(drive, zero, one) - sent;
+  V digit = keep_where(at_least(residual, threshold), one);
+  if constexpr (Signed) digit = digit - keep_where(at_least(zero - threshold, residual), one);
+  sent = sent + digit * value;
+  return digit;
+}
+
+// The spikes of a radix neuron, as the bits of a whole number: rounded, clipped to its range. Doubling the membrane,
+// comparing with 1 and subtracting 1, step by step, gives these bits, highest first: all of that is exact.
+template <class V>
+SNNFAST_HOST_DEVICE V radix_number(V z, V levels, V offset, V zero) {
+  return whole(smaller(larger(levels * z + offset, zero), levels));
+}
 
 }  // namespace
 }  // namespace snnfast

@@ -16,6 +16,9 @@ struct Request {
   float* input_counts;         // (batch, features), with an encoding by spikes only
   float* const* spikes;        // per spiking layer, (timesteps, batch, n)
   float* const* potentials;    // per layer, (timesteps, batch, n)
+  float* steps;                // (batch), of a network with a code, as the next two
+  float* certified;            // (batch), 1 or 0
+  float* saturated;            // (batch), 1 or 0
 };
 
 }  // namespace snnfast

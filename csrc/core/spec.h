@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Plain descriptions of a network, and the one check that makes them safe to run: after validate() no size or pointer
-// can be wrong, so the kernels check nothing. Meaning and defaults are documented in python/snnfast/spec.py.
+// can be wrong, so the kernels check nothing. Meaning and defaults are documented in python/snnfast/spec/.
 #pragma once
 
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/code.h"
 #include "core/modes.h"
 
 namespace snnfast {
@@ -34,16 +35,13 @@ struct NetworkSpec {
   Decoding decoding = Decoding::potential;
   bool split_inputs = false;
   bool bias_input = false;
+  CodeSpec code;
 
   bool last_layer_fires() const { return decoding == Decoding::spikes || decoding == Decoding::first_spike; }
   int64_t features() const { return layers.front().n_in; }  // of the encoded input
   int64_t n_in() const { return features() / (split_inputs ? 2 : 1) - (bias_input ? 1 : 0); }
   int64_t n_out() const { return layers.back().n_out; }
 };
-
-inline void require(bool ok, const std::string& message) {
-  if (!ok) throw std::invalid_argument(message);
-}
 
 inline void validate(const NetworkSpec& net) {
   require(!net.layers.empty(), "weights must have at least one layer, got none");
@@ -70,6 +68,11 @@ inline void validate(const NetworkSpec& net) {
   require(std::isfinite(n.alpha) && std::isfinite(n.beta) && std::isfinite(n.initial_membrane),
           "neuron constants must be finite");
   require(std::isfinite(n.threshold) && n.threshold > 0, "threshold must be positive and finite");
+  std::vector<int64_t> hidden;
+  for (size_t i = 0; i + 1 < net.layers.size(); ++i) hidden.push_back(net.layers[i].n_out);
+  const bool plain = net.encoding == Encoding::constant && !net.last_layer_fires() && !n.delayed && !n.reset_to_zero &&
+                     n.alpha == 0.0f && n.beta == 1.0f;
+  validate(net.code, hidden, net.n_out(), net.timesteps, plain, net.decoding);
 }
 
 }  // namespace snnfast

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/request.h"
+#include "cpu/code_view.h"
 #include "cpu/slices.h"
 #include "cpu/table.h"
 
@@ -44,6 +45,7 @@ struct NetworkView {
   int64_t block;            // samples per call of run_block, at most
   const TableView* tables;  // of the method "tables", else null
   bool always_slices;       // use the slices that there are, whatever they cost
+  const CodeView* code;     // null: plain neurons
 };
 
 // What ceiling_loop does over and over; measure_ceiling.h says what each of them means.
@@ -61,6 +63,9 @@ struct Kernels {
   // The same by tables: narrow layers, constant encoding, no records.
   int64_t (*tables_scratch_bytes)(const NetworkView&);
   bool (*run_tables)(const NetworkView&, const Request&, int64_t first, int64_t count, char* scratch, const Interrupt&);
+  // The same for a network with a code.
+  int64_t (*coded_scratch_bytes)(const NetworkView&);
+  bool (*run_coded)(const NetworkView&, const Request&, int64_t first, int64_t count, char* scratch, const Interrupt&);
   // One layer over time: current (steps, width) -> spikes (steps, width); membrane (width) is updated in place.
   bool (*if_forward)(const float* current, float* membrane, float* spikes, int64_t steps, int64_t width, int64_t first,
                      int64_t last, float threshold, bool delayed, const Interrupt&);

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <thread>
 
@@ -76,12 +77,14 @@ class Scratch {
 
 thread_local Scratch::Kept Scratch::kept_;
 
+using RunBlock = bool (*)(const NetworkView&, const Request&, int64_t, int64_t, char*, const Interrupt&);
+
 // One call of Plan::run, as its threads see it.
 struct Job {
   const Request& request;
   const Interrupt& caller;
   int64_t block;
-  bool by_tables;
+  RunBlock run;
   std::thread::id calling_thread = std::this_thread::get_id();
   std::atomic<bool> stop{false};
   std::atomic<bool> no_memory{false};
@@ -229,7 +232,8 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   validate(spec);
   const size_t last = spec.layers.size() - 1;
   int64_t widest = spec.features();
-  bool small = spec.encoding == Encoding::constant;
+  const bool coded = spec.code.kind != CodeKind::none;
+  bool small = spec.encoding == Encoding::constant && !coded;
   for (size_t l = 0; l <= last; ++l) {
     const LayerSpec& layer = spec.layers[l];
     pack(layer, l < last ? spec.neuron.initial_membrane : 0.0f, l < last || spec.last_layer_fires());
@@ -246,7 +250,10 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   require(method != Method::tables || small,
           "method 'tables' needs constant encoding and layers of at most " + std::to_string(kTableWidth) + " neurons");
   if (method == Method::tables || (method == Method::automatic && small)) build_tables(spec);
-  if (method == Method::slices || (method == Method::automatic && !small && kernels.matrix_unit)) {
+  if (coded) {
+    require(method == Method::automatic, "a network with a code has one method only");
+    build_code(spec);
+  } else if (method == Method::slices || (method == Method::automatic && !small && kernels.matrix_unit)) {
     build_slices(spec, options);
     require(method != Method::slices || slices_.size() == last,
             options.exact ? "method 'slices' needs weights that lie on a grid where the result must be exact"
@@ -275,11 +282,78 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   view_.block = std::clamp<int64_t>(kBlockBytes / per_sample, 1, kMaxBlock);
   scratch_bytes_ = kernels_.scratch_bytes(view_);
   if (!tables_.empty()) scratch_bytes_ = std::max(scratch_bytes_, kernels_.tables_scratch_bytes(view_));
+  if (coded) {
+    view_.code = &code_;
+    scratch_bytes_ = kernels_.coded_scratch_bytes(view_);
+  }
+}
+
+// A table (rows, n) as the kernels read it: (rows, padded). Padding and zeros that mean silence are `silent`.
+const float* Plan::rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent) {
+  const int64_t count = static_cast<int64_t>(table.size()) / n;
+  Floats all = floats(count * padded);
+  std::fill(all.get(), all.get() + count * padded, silent);
+  for (int64_t i = 0; i < count; ++i) {
+    std::copy(table.begin() + i * n, table.begin() + (i + 1) * n, all.get() + i * padded);
+  }
+  storage_.push_back(std::move(all));
+  return storage_.back().get();
+}
+
+void Plan::build_code(const NetworkSpec& spec) {
+  const CodeSpec& code = spec.code;
+  code_.kind = static_cast<int>(code.kind);
+  code_.exit = static_cast<int>(code.exit);
+  code_.copies = std::max<int64_t>(1, static_cast<int64_t>(code.starts.size()));
+  code_.signed_spikes = code.signed_spikes;
+  code_.ramp = code.ramp;
+  code_.offset = code.offset;
+  code_.slack = code.slack;
+  const auto list = [&](const std::vector<float>& v) {
+    const auto n = static_cast<int64_t>(v.size());
+    return v.empty() ? nullptr : rows(v, n, n);
+  };
+  code_.step_weights = list(code.step_weights);
+  code_.divisors = list(code.divisors);
+  code_.bounds = list(code.bounds);
+  code_.left = list(code.left);
+  const LayerView& last = layers_.back();
+  if (!code.overtake.empty()) code_.overtake = rows(code.overtake, last.n_out, last.padded);
+  for (size_t l = 0; l + 1 < spec.layers.size(); ++l) {
+    const int64_t n = layers_[l].n_out, padded = layers_[l].padded;
+    CodeLayerView view{};
+    view.offset = code_.state;
+    code_.state += code_.copies * padded;
+    if (!code.starts.empty()) {
+      std::vector<float> starts;
+      for (float start : code.starts) starts.insert(starts.end(), static_cast<size_t>(n), start);
+      view.starts = rows(starts, n, padded);
+    }
+    if (code.kind == CodeKind::digits) {
+      std::vector<float> thresholds = code.thresholds[l];
+      constexpr float never = std::numeric_limits<float>::infinity();
+      for (size_t i = 0; i < thresholds.size(); ++i) {
+        if (!(code.values[l][i] > 0.0f)) thresholds[i] = never;
+      }
+      view.values = rows(code.values[l], n, padded);
+      view.thresholds = rows(thresholds, n, padded, never);
+      if (!code.guards.empty()) view.guards = rows(code.guards[l], n, padded);
+      if (!code.drift.empty()) view.drift = rows(code.drift[l], n, padded);
+    }
+    code_layers_.push_back(view);
+  }
+  code_.layers = code_layers_.data();
+  if (!code.reach.empty())
+    code_.reach = rows(code.reach, layers_[layers_.size() - 2].n_out, layers_[layers_.size() - 2].padded);
 }
 
 // For people: what runs which layer, and why.
 void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
   const bool made_to_order = options.method != Method::automatic;
+  if (spec.code.kind != CodeKind::none) {
+    why_ = "a code other than plain neurons: samples side by side, step by step, each until it may stop";
+    return;
+  }
   if (!tables_.empty()) {
     why_ = "layers of at most " + std::to_string(kTableWidth) +
            " neurons under constant encoding: spikes are the bits of a word that addresses the next layer's current";
@@ -308,8 +382,11 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
 
 bool Plan::run(const Request& request, const Interrupt& interrupt) const {
   const bool by_tables = !tables_.empty() && !request.spikes && !request.potentials;
-  const int64_t most = by_tables ? kTableBlock : view_.block;
-  Job job{request, interrupt, most, by_tables};
+  const int64_t most = by_tables || view_.code ? kTableBlock : view_.block;
+  Job job{request, interrupt, most,
+          view_.code  ? kernels_.run_coded
+          : by_tables ? kernels_.run_tables
+                      : kernels_.run_block};
 
   struct Item {
     const Plan& plan;
@@ -323,8 +400,7 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     const StandardFloatMode standard;
     try {
       const Scratch scratch(plan.scratch_bytes_);
-      if (j.by_tables) return plan.kernels_.run_tables(plan.view_, j.request, first, count, scratch.data(), shared);
-      return plan.kernels_.run_block(plan.view_, j.request, first, count, scratch.data(), shared);
+      return j.run(plan.view_, j.request, first, count, scratch.data(), shared);
     } catch (const std::bad_alloc&) {
       j.no_memory.store(true);
       return false;

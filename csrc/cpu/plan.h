@@ -36,7 +36,9 @@ class Plan {
   double work(int64_t batch) const { return work_per_sample_ * static_cast<double>(batch); }
 
   const Kernels& kernels() const { return kernels_; }
-  const char* method() const { return !tables_.empty() ? "tables" : !slices_.empty() ? "slices" : "events"; }
+  const char* method() const {
+    return view_.code ? "side by side" : !tables_.empty() ? "tables" : !slices_.empty() ? "slices" : "events";
+  }
   // What runs which layer and why, in words.
   const std::string& why() const { return why_; }
   int64_t n_in() const { return view_.n_in; }
@@ -44,12 +46,15 @@ class Plan {
   int64_t n_layers() const { return view_.n_layers; }
   int64_t spiking_layers() const { return view_.n_layers - (layers_.back().fires ? 0 : 1); }
   bool encodes_spikes() const { return view_.encoding != 0; }
+  bool has_exit() const { return view_.code && view_.code->exit != 0; }
 
  private:
   using Floats = std::unique_ptr<float, void (*)(void*)>;
   static Floats floats(int64_t count);  // zeroed, aligned to 64 bytes
   void pack(const LayerSpec& layer, float initial, bool fires);
   void build_tables(const NetworkSpec& spec);
+  void build_code(const NetworkSpec& spec);
+  const float* rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent = 0.0f);
   void build_slices(const NetworkSpec& spec, const PlanOptions& options);
   void explain(const NetworkSpec& spec, const PlanOptions& options);
 
@@ -58,6 +63,8 @@ class Plan {
   std::vector<LayerView> layers_;
   std::vector<TableView> tables_;
   std::vector<SliceView> slices_;
+  std::vector<CodeLayerView> code_layers_;
+  CodeView code_{};
   std::string why_;
   NetworkView view_{};
   int64_t scratch_bytes_ = 0;

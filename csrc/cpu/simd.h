@@ -34,6 +34,11 @@ SNNFAST_INLINE Mask above(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _C
 SNNFAST_INLINE Vec keep_where(Mask m, Vec a) { return {_mm512_maskz_mov_ps(m, a.v)}; }
 SNNFAST_INLINE Vec clear_where(Mask m, Vec a) { return {_mm512_maskz_mov_ps(static_cast<Mask>(~m), a.v)}; }
 SNNFAST_INLINE Vec subtract_where(Mask m, Vec a, Vec b) { return {_mm512_mask_sub_ps(a.v, m, a.v, b.v)}; }
+SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m, b.v, a.v)}; }
+SNNFAST_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
+SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm512_maskz_max_ps(0xFFFF, a.v, b.v)}; }
+SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm512_maskz_min_ps(0xFFFF, a.v, b.v)}; }
+SNNFAST_INLINE Vec whole(Vec a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvttps_epi32(0xFFFF, a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return m; }
 // Integers, as floats. Zeroing forms with nothing to zero: of the plain ones gcc says that they read what is not there.
 SNNFAST_INLINE Vec to_float(__m512i integers) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, integers)}; }
@@ -66,6 +71,11 @@ SNNFAST_INLINE Vec keep_where(Mask m, Vec a) { return {_mm256_and_ps(m.m, a.v)};
 SNNFAST_INLINE Vec clear_where(Mask m, Vec a) { return {_mm256_andnot_ps(m.m, a.v)}; }
 // The difference does not wait for the mask, and the neuron's chain of operations is that much shorter.
 SNNFAST_INLINE Vec subtract_where(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(a.v, (a - b).v, m.m)}; }
+SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, a.v, m.m)}; }
+SNNFAST_INLINE Mask both(Mask a, Mask b) { return {_mm256_and_ps(a.m, b.m)}; }
+SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+SNNFAST_INLINE Vec whole(Vec a) { return {_mm256_cvtepi32_ps(_mm256_cvttps_epi32(a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.m)); }
 SNNFAST_INLINE __m256i load_integers(const int32_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -104,6 +114,11 @@ SNNFAST_INLINE Vec keep_where(Mask m, Vec a) { return {(Float4)(m.m & (Int4)a.v)
 SNNFAST_INLINE Vec clear_where(Mask m, Vec a) { return {(Float4)(~m.m & (Int4)a.v)}; }
 // x - 0 is x for every x, so lanes outside the mask keep their bits.
 SNNFAST_INLINE Vec subtract_where(Mask m, Vec a, Vec b) { return a - keep_where(m, b); }
+SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {(Float4)((m.m & (Int4)a.v) | (~m.m & (Int4)b.v))}; }
+SNNFAST_INLINE Mask both(Mask a, Mask b) { return {a.m & b.m}; }
+SNNFAST_INLINE Vec larger(Vec a, Vec b) { return choose(above(a, b), a, b); }
+SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return choose(above(b, a), a, b); }
+SNNFAST_INLINE Vec whole(Vec a) { return {__builtin_convertvector(__builtin_convertvector(a.v, Int4), Float4)}; }
 SNNFAST_INLINE uint32_t bits(Mask m) {
 #if defined(__SSE2__)
   return static_cast<uint32_t>(_mm_movemask_ps((__m128)m.m));

@@ -17,7 +17,8 @@ from torch import Tensor
 from snnfast import cuda_backend, reference
 from snnfast.cuda_backend import CudaExecutable
 from snnfast.reference import Simulation
-from snnfast.spec import NetworkSpec, Order, check_count, code_name
+from snnfast.spec import DigitsCode, NetworkSpec, Order, check_count, code_name
+from snnfast.spec.certificate import code_arguments
 
 Backend = Literal["auto", "reference", "cpu", "cuda"]
 Record = Literal["spikes", "potentials"]
@@ -116,7 +117,8 @@ class CpuExecutable:
 
     def __init__(self, spec: NetworkSpec, isa: str | None = None, *, exact: bool = True, method: str = "auto") -> None:
         self._spec = spec
-        self.plan = _core.Plan(**spec.plan_arguments(), isa=isa, exact=exact, method=method)
+        code = code_arguments(spec)
+        self.plan = _core.Plan(**spec.plan_arguments(), code=code, isa=isa, exact=exact, method=method)
         self._n_out = spec.n_out
 
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
@@ -136,6 +138,10 @@ class CpuExecutable:
             spikes = [_room(spec.timesteps, batch, n) for n in widths[: spec.spiking_layers]]
         if "potentials" in record:
             potentials = [_room(spec.timesteps, batch, n) for n in widths]
+        leave = spec.early_exit
+        steps = None if leave is None else _room(batch)
+        certified = _room(batch) if leave is not None and leave.kind == "certified" else None
+        saturated = _room(batch) if isinstance(spec.code, DigitsCode) else None
         self.plan.simulate(
             observations.data_ptr(),
             batch,
@@ -146,8 +152,9 @@ class CpuExecutable:
             0 if input_counts is None else input_counts.data_ptr(),
             [] if spikes is None else [s.data_ptr() for s in spikes],
             [] if potentials is None else [p.data_ptr() for p in potentials],
+            *(0 if told is None else told.data_ptr() for told in (steps, certified, saturated)),
         )
-        return Simulation(output, counts, input_counts, spikes, potentials)
+        return Simulation(output, counts, input_counts, spikes, potentials, steps, certified, saturated)
 
     def fast_run(self) -> FastRun | None:
         run: FastRun | None = _core.fast_run(self.plan, Tensor)

@@ -8,6 +8,7 @@ the smallest spikes, or a digit times its worth.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 
 import torch
@@ -15,8 +16,13 @@ from torch import Tensor
 
 from snnfast.reference.plain import encode, layer_current, step
 from snnfast.reference.simulation import Simulation
-from snnfast.spec import DigitsCode, NetworkSpec, RadixCode, RateCode, StagedCode
+from snnfast.spec import DigitsCode, FloatArray, NetworkSpec, RadixCode, RateCode, StagedCode
 from snnfast.spec.certificate import Certificate, certificate
+
+
+def _tensor(array: FloatArray) -> Tensor:
+    """A copy: what a description holds cannot be written to, and torch wants to be able to."""
+    return torch.from_numpy(array.copy())
 
 
 class _Run:
@@ -24,8 +30,8 @@ class _Run:
 
     def __init__(self, spec: NetworkSpec, observations: Tensor, record: Collection[str]) -> None:
         self.spec = spec
-        self.weights = [torch.from_numpy(w.copy()) for w in spec.synapse_weights]
-        self.biases = [None if b is None else torch.from_numpy(b.copy()) for b in spec.biases]
+        self.weights = [_tensor(w) for w in spec.synapse_weights]
+        self.biases = [None if b is None else _tensor(b) for b in spec.biases]
         self.batch, self.hidden = observations.shape[0], len(self.weights) - 1
         self.first_current = self.current(0, encode(spec, observations))
         self.counts = [self.zeros(i) for i in range(self.hidden)]
@@ -68,7 +74,7 @@ class _Run:
         stopping = torch.full_like(self.running, last)
         if leave is not None and leave.bounds is not None:
             best = output.topk(2, dim=1).values
-            stopping |= best[:, 0] - best[:, 1] > torch.tensor(leave.bounds[t])
+            stopping |= best[:, 0] - best[:, 1] > _tensor(leave.bounds)[t]
         elif leave is not None:
             assert sure is not None
             stopping |= sure
@@ -99,6 +105,12 @@ class _Run:
         )
 
 
+def clip(value: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
+    """The value from ``low`` to ``high``; what is not a number becomes ``low``, and zero has no sign."""
+    value = torch.where(value > low, value, low)
+    return torch.where(value < high, value, high)
+
+
 def copies_step(mem: Tensor, net: Tensor, h: Tensor, spec: NetworkSpec, signed: bool) -> tuple[Tensor, Tensor, Tensor]:
     """One step of all copies of a layer: (B, copies, N) membranes and net spike counts, (B, N) current.
 
@@ -107,15 +119,15 @@ def copies_step(mem: Tensor, net: Tensor, h: Tensor, spec: NetworkSpec, signed: 
     threshold = torch.tensor(spec.neuron.threshold, dtype=torch.float32)
     mem, _, spikes = step(mem, torch.zeros_like(mem), h.unsqueeze(1), spec.neuron, fires=True)
     if signed:
-        back = (mem < 0) & (net > 0) & (spikes == 0)
+        back = (mem < 0) & (net > 0)  # where the neuron has just fired, its membrane is at least 0
         mem = torch.where(back, mem + threshold, mem)
-        spikes = torch.where(back, -1.0, spikes)
+        spikes = torch.where(back, spikes - 1.0, spikes)
     return mem, net + spikes, spikes
 
 
 def copies_start(run: _Run, layer: int, copies: int) -> Tensor:
     """Membranes before the first step: copy j at (j + initial_potential) / copies of the threshold."""
-    start = torch.from_numpy(run.spec.copy_starts(copies))
+    start = _tensor(run.spec.copy_starts(copies))
     return torch.zeros(run.batch, copies, run.weights[layer].shape[0]) + start.unsqueeze(1)
 
 
@@ -125,7 +137,7 @@ def simulate_rate(run: _Run, code: RateCode) -> None:
     mem = [copies_start(run, i, code.copies) for i in range(run.hidden)]
     net = [torch.zeros_like(m) for m in mem]
     total, weighted = run.zeros(run.hidden), run.zeros(run.hidden)
-    step_weights, divisors = (torch.from_numpy(a) for a in (spec.step_weights, spec.running_divisors))
+    step_weights, divisors = (_tensor(a) for a in (spec.step_weights, spec.running_divisors))
     for t in range(spec.timesteps):
         h = run.first_current
         for i in range(run.hidden):
@@ -152,7 +164,7 @@ def radix_spikes(z: Tensor, bits: int, offset: float) -> tuple[list[Tensor], lis
     offset`` is exact in float32.
     """
     levels = float(2**bits - 1)
-    v = torch.floor((levels * z + offset).clamp(0.0, levels)) / 2.0 ** (bits - 1)
+    v = torch.floor(clip(levels * z + offset, 0.0, levels)) / 2.0 ** (bits - 1)
     spikes, potentials = [], []
     for _ in range(bits):
         s = (v >= 1).float()
@@ -196,7 +208,7 @@ def _radix_sure(run: _Run, t: int, output: Tensor) -> Tensor | None:
         return None
     assert tables.left is not None
     assert tables.overtake is not None
-    return run.leads(output, torch.tensor(tables.left[t]) * torch.from_numpy(tables.overtake)[output.argmax(dim=1)])
+    return run.leads(output, torch.tensor(tables.left[t]) * _tensor(tables.overtake)[output.argmax(dim=1)])
 
 
 def simulate_digits(run: _Run, code: DigitsCode) -> None:
@@ -207,15 +219,15 @@ def simulate_digits(run: _Run, code: DigitsCode) -> None:
     output = run.bias(run.hidden)
     for t in range(spec.timesteps):
         for i in range(run.hidden):
-            value, threshold = (torch.from_numpy(table[i][t]) for table in (code.values, code.thresholds))
-            wanted = drive[i] if code.guards is None else drive[i] - torch.from_numpy(code.guards[i][t])
-            residual = wanted.clamp(0.0, 1.0) - sent[i]
+            value, threshold = (_tensor(table[i][t]) for table in (code.values, code.thresholds))
+            wanted = drive[i] if code.guards is None else drive[i] - _tensor(code.guards[i][t])
+            residual = clip(wanted) - sent[i]
             up = (residual >= threshold) & (value > 0)
             down = (residual <= -threshold) & (value > 0) & (code.guards is None)
             spikes = up.float() - down.float()
             worth = spikes * value
             sent[i] = sent[i] + worth
-            run.note(i, spikes, spikes.abs(), drive[i].clamp(0.0, 1.0) - sent[i])
+            run.note(i, spikes, spikes.abs(), clip(drive[i]) - sent[i])
             arriving = layer_current(worth, run.weights[i + 1], None)
             if i + 1 < run.hidden:
                 drive[i + 1] = drive[i + 1] + arriving
@@ -236,11 +248,11 @@ def _digits_sure(run: _Run, t: int, drive: list[Tensor], sent: Tensor, output: T
     assert tables.reach is not None
     inside = torch.ones(run.batch, dtype=torch.bool)
     for z, drift in zip(drive[:-1], tables.drift[:-1], strict=True):
-        inside &= (z + torch.from_numpy(drift[t]) <= 1).all(dim=1)
-    reach, highest = torch.from_numpy(tables.reach[t]), drive[-1] + torch.from_numpy(tables.drift[-1][t])
-    low = (sent - reach).clamp(min=0.0) - sent
-    high = (sent + reach).clamp(max=1.0)
-    high = torch.where(highest <= 1, high, torch.maximum(high, highest)) - sent
+        inside &= (z + _tensor(drift[t]) <= 1).all(dim=1)
+    reach, highest = _tensor(tables.reach[t]), drive[-1] + _tensor(tables.drift[-1][t])
+    low = clip(sent - reach, 0.0, math.inf) - sent
+    high = clip(sent + reach, -math.inf, 1.0)
+    high = torch.where(highest <= 1, high, torch.where(high > highest, high, highest)) - sent
     weights = run.weights[-1]
     top, worst = output.argmax(dim=1), torch.zeros_like(output)
     for j in range(weights.shape[1]):

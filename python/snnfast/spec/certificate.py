@@ -8,12 +8,13 @@ the original one that it is compared with.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from snnfast.spec.checks import FloatArray
-from snnfast.spec.codes import DigitsCode, RadixCode
+from snnfast.spec.codes import DigitsCode, RadixCode, RateCode, StagedCode, code_name
 from snnfast.spec.network import NetworkSpec
 
 _Doubles = npt.NDArray[np.float64]
@@ -46,6 +47,42 @@ class Certificate:
     overtake: FloatArray | None = None
     drift: tuple[FloatArray, ...] | None = None
     reach: FloatArray | None = None
+
+
+def code_arguments(spec: NetworkSpec) -> dict[str, Any] | None:
+    """The code as the compiled module's Plan takes it, or ``None`` for plain neurons."""
+    code, leave = spec.code, spec.early_exit
+    if code is None:
+        return None
+    arguments: dict[str, Any] = {
+        "kind": code_name(code),
+        "signed": isinstance(code, RateCode) and code.signed,
+        "ramp": isinstance(code, StagedCode) and code.ramp,
+        "offset": float(spec.neuron.initial_membrane),
+        "exit": "none" if leave is None else leave.kind,
+        "slack": 0.0,
+    }
+    if isinstance(code, (RateCode, StagedCode)):
+        arguments["starts"] = spec.copy_starts(code.copies)
+    if isinstance(code, RateCode):
+        if spec.decoding == "parabolic_potential":
+            arguments["step_weights"] = spec.step_weights
+        if leave is not None:
+            arguments["divisors"] = spec.running_divisors
+    if isinstance(code, DigitsCode):
+        arguments |= {"values": list(code.values), "thresholds": list(code.thresholds)}
+        if code.guards is not None:
+            arguments["guards"] = list(code.guards)
+    if leave is not None and leave.bounds is not None:
+        arguments["bounds"] = leave.bounds
+    tables = certificate(spec)
+    if tables is not None:
+        names = [f.name for f in dataclasses.fields(tables) if getattr(tables, f.name) is not None]
+        arguments |= {name: getattr(tables, name) for name in names}
+        arguments["slack"] = float(tables.slack)
+        if tables.drift is not None:
+            arguments["drift"] = list(tables.drift)
+    return arguments
 
 
 #: Half an ulp of 1 in float32, twice: for the rounding of either network.

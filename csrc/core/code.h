@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// How hidden neurons tell each other a number in spikes, and when a decision may stop: plain descriptions, and the
+// check that makes them safe to run. Meaning: python/snnfast/spec/codes.py; tables of an exit:
+// python/snnfast/spec/certificate.py.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/modes.h"
+
+namespace snnfast {
+
+inline void require(bool ok, const std::string& message) {
+  if (!ok) throw std::invalid_argument(message);
+}
+
+struct CodeSpec {
+  CodeKind kind = CodeKind::none;
+  bool signed_spikes = false;                          // rate
+  bool ramp = false;                                   // staged
+  float offset = 0.0f;                                 // radix: what rounds
+  std::vector<float> starts;                           // rate, staged: (copies), membranes before the first step
+  std::vector<float> step_weights;                     // rate, of the parabolic read-out: (timesteps), or empty
+  std::vector<float> divisors;                         // rate with an exit: (timesteps), or empty
+  std::vector<std::vector<float>> values, thresholds;  // digits: per hidden layer (timesteps, n)
+  std::vector<std::vector<float>> guards;              // the same, or none
+  ExitKind exit = ExitKind::none;
+  std::vector<float> bounds;              // calibrated: (timesteps)
+  float slack = 0.0f;                     // certified
+  std::vector<float> left, overtake;      // radix: (timesteps), (n_out, n_out)
+  std::vector<std::vector<float>> drift;  // digits: per hidden layer (timesteps, n)
+  std::vector<float> reach;               // digits: (timesteps, n of the last hidden layer)
+};
+
+inline void require_tables(const char* name, const std::vector<std::vector<float>>& tables,
+                           const std::vector<int64_t>& hidden, int64_t timesteps) {
+  require(tables.size() == hidden.size(), std::string(name) + " must have one table per hidden layer");
+  for (size_t l = 0; l < tables.size(); ++l) {
+    require(static_cast<int64_t>(tables[l].size()) == timesteps * hidden[l],
+            std::string(name) + " must hold timesteps * n numbers per hidden layer");
+    for (float x : tables[l]) require(!(x < 0.0f) && !std::isnan(x), std::string(name) + " must not be negative");
+  }
+}
+
+// `plain`: constant encoding, and the neuron that codes are made of.
+inline void validate(const CodeSpec& code, const std::vector<int64_t>& hidden, int64_t n_out, int64_t timesteps,
+                     bool plain, Decoding decoding) {
+  const auto holds = [](const std::vector<float>& v, int64_t n) { return static_cast<int64_t>(v.size()) == n; };
+  const bool parabolic = decoding == Decoding::parabolic_potential;
+  if (code.kind == CodeKind::none) {
+    require(!parabolic && code.exit == ExitKind::none, "a parabolic read-out and an exit need a code");
+    return;
+  }
+  require(plain, "a code needs constant encoding and plain neurons");
+  require(code.kind == CodeKind::rate || decoding == Decoding::potential,
+          "decoding must be 'potential' with this code");
+  require(code.kind == CodeKind::rate || !hidden.empty(), "this code needs a hidden layer");
+  const bool counts = code.kind == CodeKind::rate || code.kind == CodeKind::staged;
+  require(counts ? !code.starts.empty() : code.starts.empty(), "starts must be there with copies only");
+  require(holds(code.step_weights, parabolic ? timesteps : 0), "step_weights must fit timesteps");
+  const bool rate_exit = code.kind == CodeKind::rate && code.exit != ExitKind::none;
+  require(holds(code.divisors, rate_exit ? timesteps : 0), "divisors must fit timesteps");
+  require(code.kind != CodeKind::radix || timesteps <= 24, "a radix code has at most 24 bits");
+  if (code.kind == CodeKind::digits) {
+    require_tables("values", code.values, hidden, timesteps);
+    require_tables("thresholds", code.thresholds, hidden, timesteps);
+    if (!code.guards.empty()) require_tables("guards", code.guards, hidden, timesteps);
+  }
+  if (code.exit == ExitKind::none) return;
+  require(n_out >= 2, "an exit needs two outputs");
+  require(code.kind != CodeKind::staged, "a staged code has no exit");
+  if (code.exit == ExitKind::calibrated) {
+    require(code.kind != CodeKind::radix && holds(code.bounds, timesteps), "bounds must fit timesteps");
+  } else if (code.kind == CodeKind::radix) {
+    require(holds(code.left, timesteps) && holds(code.overtake, n_out * n_out), "left and overtake must fit");
+  } else {
+    require(code.kind == CodeKind::digits, "a rate code has no certified exit");
+    require_tables("drift", code.drift, hidden, timesteps);
+    require_tables("reach", {code.reach}, {hidden.back()}, timesteps);
+  }
+}
+
+}  // namespace snnfast

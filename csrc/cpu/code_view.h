@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// A network's code as the kernels see it: tables padded to whole vectors. See core/code.h.
+#pragma once
+
+#include <cstdint>
+
+namespace snnfast {
+
+struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
+  const float* starts;  // rate, staged: (copies, padded)
+  const float* values;
+  const float* thresholds;  // infinite where a neuron is silent
+  const float* guards;      // or null
+  const float* drift;       // or null
+  int64_t offset;           // where the layer's state begins, in floats
+};
+
+struct CodeView {
+  int kind;  // enum values of core/modes.h, and so is exit
+  int exit;
+  int64_t copies;
+  bool signed_spikes, ramp;
+  float offset;
+  const CodeLayerView* layers;  // of hidden layers
+  int64_t state;                // floats of all hidden layers' states
+  const float* step_weights;    // (timesteps), or null
+  const float* divisors;        // (timesteps), or null
+  const float* bounds;          // (timesteps), or null
+  float slack;
+  const float* left;      // (timesteps), or null
+  const float* overtake;  // (n_out, padded n_out), or null
+  const float* reach;     // (timesteps, padded), or null
+};
+
+}  // namespace snnfast

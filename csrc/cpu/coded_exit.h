@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+// When a decision may stop: the margin of the running output, or the proof that nothing can overtake any more. Every
+// sum is in the order of python/snnfast/reference/codes.py, so that all implementations stop at the same step.
+#pragma once
+
+#include "cpu/coded_sample.h"
+
+namespace snnfast {
+namespace {
+
+// The largest and the second largest output, and the first place of the largest.
+struct Best {
+  float first, second;
+  int64_t index;
+  bool ordered;  // all of them are numbers
+};
+
+inline Best best_of(const float* output, int64_t n) {
+  Best best{output[0], -__builtin_huge_valf(), 0, output[0] == output[0]};
+  for (int64_t j = 1; j < n; ++j) {
+    const float x = output[j];
+    if (x != x) best.ordered = false;
+    if (x > best.first) {
+      best.second = best.first;
+      best.first = x;
+      best.index = j;
+    } else if (x > best.second) {
+      best.second = x;
+    }
+  }
+  return best;
+}
+
+inline bool margin_suffices(const CodeView& code, const float* output, int64_t n, int64_t t) {
+  const Best best = best_of(output, n);
+  return best.ordered && best.first - best.second > code.bounds[t];
+}
+
+// Whether the largest output stays the largest if `worst` comes: (padded n).
+inline bool leads(const CodeView& code, const Best& best, const float* output, const float* worst, int64_t n) {
+  for (int64_t b = 0; b < n; ++b) {
+    if (b != best.index && !((best.first - output[b]) + worst[b] > code.slack)) return false;
+  }
+  return true;
+}
+
+inline bool radix_is_certain(const CodeView& code, const float* output, const LayerView& last, int64_t t,
+                             float* worst) {
+  const Best best = best_of(output, last.n_out);
+  if (!best.ordered) return false;
+  for (int64_t b = 0; b < last.n_out; ++b) worst[b] = code.left[t] * code.overtake[best.index * last.padded + b];
+  return leads(code, best, output, worst, last.n_out);
+}
+
+// `drive` and `sent` of the last hidden layer, of which W are the outgoing weights.
+inline bool digits_are_certain(const CodeView& code, const LayerView& hidden, const LayerView& last, const float* drive,
+                               const float* sent, const float* drift, int64_t t, const float* output, float* worst) {
+  const Best best = best_of(output, last.n_out);
+  if (!best.ordered) return false;
+  constexpr int L = Vec::lanes;
+  const float* reach = code.reach + t * hidden.padded;
+  const int64_t best_panel = best.index / kPanel, best_width = panel_vectors(last, best_panel) * L;
+  const float* best_weights = last.weights + best_panel * kPanel * last.n_in + (best.index - best_panel * kPanel);
+  for_panels(last, [&](auto vectors, int64_t begin, const float* weights) {
+    constexpr int V = decltype(vectors)::value;
+    Vec sum[V];
+    for (int v = 0; v < V; ++v) sum[v] = broadcast(0.0f);
+    for (int64_t j = 0; j < hidden.n_out; ++j) {
+      const float x = sent[j], highest = drive[j] + drift[j];
+      const float capped = smaller(x + reach[j], 1.0f);
+      const Vec low = broadcast(larger(x - reach[j], 0.0f) - x);
+      const Vec high = broadcast((highest <= 1.0f ? capped : larger(capped, highest)) - x);
+      const Vec top = broadcast(best_weights[j * best_width]);
+      for (int v = 0; v < V; ++v) {
+        const Vec difference = top - load(weights + (j * V + v) * L);
+        sum[v] = sum[v] + smaller(difference * low, difference * high);
+      }
+    }
+    for (int v = 0; v < V; ++v) store(worst + begin + v * L, sum[v]);
+  });
+  return leads(code, best, output, worst, last.n_out);
+}
+
+}  // namespace
+}  // namespace snnfast

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a sample carries through a network with a code: state, what the last layer to fire has sent, and outputs. And
+// how one layer's values become the next one's current.
+#pragma once
+
+#include "core/modes.h"
+#include "cpu/arena.h"
+#include "cpu/code_view.h"
+#include "cpu/constant_current.h"
+#include "cpu/features.h"
+#include "cpu/panels.h"
+#include "cpu/spike_ids.h"
+
+namespace snnfast {
+namespace {
+
+// Samples that run side by side, step by step; those that stop early leave.
+constexpr int64_t kSideBySide = 16;
+
+struct CodedSample {
+  int64_t row;      // in the batch
+  float* features;  // (features), or the observation itself
+  float* constant;  // (padded) current of the first layer
+  float* state;     // of all hidden layers: membranes of all copies; digits: drives
+  float* sent;      // the same: net spike counts; digits: what was sent
+  float* values;    // (widest) what the layer that fired last has sent: what the next one adds
+  float* next;      // (widest) what the layer that fires now sends
+  uint32_t* ids;    // the neurons whose value is not zero, ascending
+  int64_t n_ids;
+  float* current;   // (widest), of a turn
+  float* received;  // (widest) what a layer has sent in its turn so far, in smallest spikes
+  float* output;    // (padded last), all three
+  float* weighted;
+  float* running;
+  bool inside, above;  // digits: no drive of an earlier layer can end above 1; one is above 1 now
+};
+
+struct CodedSizes {
+  int64_t widest = 0, last_padded;
+  explicit CodedSizes(const NetworkView& net) : last_padded(net.layers[net.n_layers - 1].padded) {
+    for (int64_t l = 0; l < net.n_layers; ++l) {
+      if (net.layers[l].padded > widest) widest = net.layers[l].padded;
+    }
+  }
+};
+
+inline CodedSample take_coded(Arena& arena, const NetworkView& net) {
+  const CodedSizes sizes(net);
+  CodedSample s{};
+  s.features = features_are_observations(net) ? nullptr : arena.take<float>(net.layers[0].n_in);
+  s.constant = arena.take<float>(net.layers[0].padded);
+  s.state = arena.take<float>(net.code->state);
+  s.sent = arena.take<float>(net.code->state);
+  s.values = arena.take<float>(sizes.widest);
+  s.next = arena.take<float>(sizes.widest);
+  s.ids = arena.take<uint32_t>(sizes.widest + kAtOnce);
+  s.current = arena.take<float>(sizes.widest);
+  s.received = arena.take<float>(sizes.widest);
+  s.output = arena.take<float>(sizes.last_padded);
+  s.weighted = arena.take<float>(sizes.last_padded);
+  s.running = arena.take<float>(sizes.last_padded);
+  return s;
+}
+
+// The current of one panel: weights times values, inputs ascending, without the bias.
+template <int V>
+SNNFAST_INLINE void panel_current(const float* weights, const CodedSample& s, Vec (&h)[V]) {
+  constexpr int L = Vec::lanes;
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) h[v] = broadcast(0.0f);
+  for (int64_t i = 0; i < s.n_ids; ++i) {
+    const int64_t id = s.ids[i];
+    const Vec x = broadcast(s.values[id]);
+    const float* row = weights + id * (V * L);
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) h[v] = h[v] + load(row + v * L) * x;
+  }
+}
+
+// Call f(vectors, first output, weights) for every panel of a layer, its vectors as a compile-time constant.
+template <class F>
+SNNFAST_INLINE void for_panels(const LayerView& layer, F&& f) {
+  for (int64_t p = 0; p < layer.panels; ++p) {
+    const int64_t begin = p * kPanel;
+    with_vectors(panel_vectors(layer, p), [&](auto vectors) { f(vectors, begin, layer.weights + begin * layer.n_in); });
+  }
+}
+
+// What the layer now fired has sent becomes what the next one takes: the neurons whose value is not zero are listed.
+inline void send(const LayerView& layer, CodedSample& s) {
+  constexpr int L = Vec::lanes;
+  float* const sent = s.next;
+  s.next = s.values;
+  s.values = sent;
+  const Vec zero = broadcast(0.0f);
+  int64_t n = 0;
+  for (int64_t j = 0; j < layer.n_out; j += 64) {
+    uint64_t word = 0;
+    for (int64_t k = 0; k < 64 && j + k < layer.padded; k += L) {
+      const Vec value = load(s.values + j + k);
+      word |= static_cast<uint64_t>(bits(above(value, zero)) | bits(above(zero, value))) << k;
+    }
+    if (layer.n_out - j < 64) word &= (uint64_t{1} << (layer.n_out - j)) - 1;
+    n += write_ids(word, static_cast<uint32_t>(j), s.ids + n);
+  }
+  s.n_ids = n;
+}
+
+// Where a layer's spikes and potentials of a step are recorded; null: not wanted.
+struct CodedRecord {
+  float *counts, *spikes, *potentials;
+};
+
+inline CodedRecord record_of(const NetworkView& net, const Request& request, int64_t l, int64_t t, int64_t row) {
+  const int64_t n = net.layers[l].n_out, at = (t * request.batch + row) * n;
+  const bool hidden = l + 1 < net.n_layers;
+  return {hidden && request.spike_counts ? request.spike_counts[l] + row * n : nullptr,
+          hidden && request.spikes ? request.spikes[l] + at : nullptr,
+          request.potentials ? request.potentials[l] + at : nullptr};
+}
+
+// Write the lanes of a panel that are neurons.
+SNNFAST_INLINE void write_lanes(float* to, int64_t begin, int64_t n_out, const Vec* values, int vectors) {
+  constexpr int L = Vec::lanes;
+  float copy[kPanel];
+  for (int v = 0; v < vectors; ++v) store(copy + v * L, values[v]);
+  const int64_t n = n_out - begin < vectors * L ? n_out - begin : vectors * L;
+  __builtin_memcpy(to + begin, copy, static_cast<size_t>(n) * sizeof(float));
+}
+
+SNNFAST_INLINE void add_lanes(float* to, int64_t begin, int64_t n_out, const Vec* values, int vectors) {
+  constexpr int L = Vec::lanes;
+  float copy[kPanel];
+  for (int v = 0; v < vectors; ++v) store(copy + v * L, values[v]);
+  const int64_t n = n_out - begin < vectors * L ? n_out - begin : vectors * L;
+  for (int64_t j = 0; j < n; ++j) to[begin + j] += copy[j];
+}
+
+}  // namespace
+}  // namespace snnfast

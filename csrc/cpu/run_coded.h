@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+// A block of samples through a network with a code: a few side by side, step by step, each until it may stop.
+#pragma once
+
+#include "cpu/coded_digits.h"
+#include "cpu/coded_exit.h"
+#include "cpu/coded_rate.h"
+#include "cpu/coded_sample.h"
+#include "cpu/coded_turns.h"
+
+namespace snnfast {
+namespace {
+
+int64_t coded_scratch_bytes(const NetworkView& net) {
+  Arena arena{nullptr};
+  for (int64_t i = 0; i < kSideBySide; ++i) take_coded(arena, net);
+  return arena.used;
+}
+
+inline void zero(float* to, int64_t n) { __builtin_memset(to, 0, static_cast<size_t>(n) * sizeof(float)); }
+
+inline void start_coded(const NetworkView& net, const Request& request, int64_t row, CodedSample& s) {
+  const CodeView& code = *net.code;
+  const LayerView& last = net.layers[net.n_layers - 1];
+  s.row = row;
+  s.n_ids = 0;
+  const bool digits = code.kind == static_cast<int>(CodeKind::digits);
+  for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
+    const LayerView& layer = net.layers[l];
+    float* state = s.state + code.layers[l].offset;
+    if (code.layers[l].starts) {
+      __builtin_memcpy(state, code.layers[l].starts, static_cast<size_t>(code.copies * layer.padded) * sizeof(float));
+    } else if (digits) {
+      __builtin_memcpy(state, l ? layer.bias : s.constant, static_cast<size_t>(layer.padded) * sizeof(float));
+    }
+    if (request.spike_counts) zero(request.spike_counts[l] + row * layer.n_out, layer.n_out);
+  }
+  zero(s.sent, code.state);
+  zero(s.output, last.padded);
+  zero(s.weighted, last.padded);
+  __builtin_memcpy(s.running, last.bias, static_cast<size_t>(last.padded) * sizeof(float));  // of digits
+}
+
+// Records of the steps that a sample no longer runs.
+inline void clear_records(const NetworkView& net, const Request& request, int64_t l, int64_t from, int64_t row) {
+  for (int64_t t = from; t < net.timesteps; ++t) {
+    const CodedRecord record = record_of(net, request, l, t, row);
+    if (record.spikes) zero(record.spikes, net.layers[l].n_out);
+    if (record.potentials) zero(record.potentials, net.layers[l].n_out);
+  }
+}
+
+// A sample has run its last step. `within`: steps of its last turn, or of all layers.
+inline void finish_coded(const NetworkView& net, const Request& request, const CodedSample& s, int64_t steps,
+                         int64_t within, bool certain) {
+  const LayerView& last = net.layers[net.n_layers - 1];
+  __builtin_memcpy(request.output + s.row * last.n_out, s.running, static_cast<size_t>(last.n_out) * sizeof(float));
+  if (request.steps) request.steps[s.row] = static_cast<float>(steps);
+  if (request.certified) request.certified[s.row] = certain ? 1.0f : 0.0f;
+  if (request.saturated) request.saturated[s.row] = s.above ? 1.0f : 0.0f;
+  if (within == net.timesteps || (!request.spikes && !request.potentials)) return;
+  const bool turns = steps != within;
+  for (int64_t l = turns ? net.n_layers - 2 : 0; l < net.n_layers; ++l) {
+    clear_records(net, request, l, within, s.row);
+  }
+}
+
+// One step of a sample through all layers, of the codes in which all layers take part.
+template <CodeKind kind, bool Signed>
+void coded_step(const NetworkView& net, const Request& request, int64_t t, CodedSample& s) {
+  s.inside = true;
+  s.above = false;
+  for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
+    if constexpr (kind == CodeKind::rate) rate_layer_step<Signed>(net, request, l, t, s);
+    if constexpr (kind == CodeKind::digits) digits_layer_step<Signed>(net, request, l, t, s);
+  }
+  if constexpr (kind == CodeKind::rate) rate_output_step(net, request, t, s);
+  if constexpr (kind == CodeKind::digits) digits_output_step(net, request, t, s);
+}
+
+template <CodeKind kind, bool Signed>
+bool run_side_by_side(const NetworkView& net, const Request& request, CodedSample* samples, int64_t count,
+                      const Interrupt& interrupt) {
+  const CodeView& code = *net.code;
+  const LayerView& last = net.layers[net.n_layers - 1];
+  for (int64_t t = 0; t < net.timesteps && count > 0; ++t) {
+    if (interrupt.poll(interrupt.context)) return false;
+    for (int64_t i = 0; i < count; ++i) coded_step<kind, Signed>(net, request, t, samples[i]);
+    const bool end = t + 1 == net.timesteps;
+    if (!end && code.exit == static_cast<int>(ExitKind::none)) continue;
+    int64_t going = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      CodedSample& s = samples[i];
+      bool certain = false, stops = end;
+      if (code.exit == static_cast<int>(ExitKind::calibrated)) {
+        stops = stops || margin_suffices(code, s.running, last.n_out, t);
+      } else if (code.exit == static_cast<int>(ExitKind::certified)) {
+        certain = digits_are_certain_now(net, t, s);
+        stops = stops || certain;
+      }
+      if (stops) {
+        finish_coded(net, request, s, t + 1, t + 1, certain);
+        continue;
+      }
+      const CodedSample stopped = samples[going];  // its buffers serve the next samples
+      samples[going++] = s;
+      if (going - 1 != i) s = stopped;
+    }
+    count = going;
+  }
+  return true;
+}
+
+bool run_coded(const NetworkView& net, const Request& request, int64_t first, int64_t count, char* memory,
+               const Interrupt& interrupt) {
+  Arena arena{memory};
+  const CodeView& code = *net.code;
+  CodedSample samples[kSideBySide];
+  for (int64_t i = 0; i < kSideBySide && i < count; ++i) samples[i] = take_coded(arena, net);
+  for (int64_t begin = 0; begin < count; begin += kSideBySide) {
+    const int64_t n = count - begin < kSideBySide ? count - begin : kSideBySide;
+    const float* inputs[kSideBySide];
+    float* currents[kSideBySide];
+    for (int64_t i = 0; i < n; ++i) {
+      const float* x = request.observations + (first + begin + i) * net.n_in;
+      if (samples[i].features) write_features(net, x, samples[i].features);
+      inputs[i] = samples[i].features ? samples[i].features : x;
+      currents[i] = samples[i].constant;
+    }
+    constant_currents(net.layers[0], inputs, currents, n, 0, net.layers[0].panels);
+    for (int64_t i = 0; i < n; ++i) start_coded(net, request, first + begin + i, samples[i]);
+    const bool guarded = code.kind == static_cast<int>(CodeKind::digits) && net.n_layers > 1 && code.layers[0].guards;
+    bool finished = true;
+    if (code.kind == static_cast<int>(CodeKind::rate)) {
+      finished = code.signed_spikes ? run_side_by_side<CodeKind::rate, true>(net, request, samples, n, interrupt)
+                                    : run_side_by_side<CodeKind::rate, false>(net, request, samples, n, interrupt);
+    } else if (code.kind == static_cast<int>(CodeKind::digits)) {
+      finished = guarded ? run_side_by_side<CodeKind::digits, false>(net, request, samples, n, interrupt)
+                         : run_side_by_side<CodeKind::digits, true>(net, request, samples, n, interrupt);
+    } else {
+      for (int64_t i = 0; i < n && finished; ++i) {
+        bool certain = false;
+        const int64_t steps = run_turns(net, request, samples[i], certain);
+        const int64_t within = steps - (net.n_layers - 2) * net.timesteps;
+        samples[i].above = false;
+        finish_coded(net, request, samples[i], steps, within, certain);
+        finished = !interrupt.poll(interrupt.context);
+      }
+    }
+    if (!finished) return false;
+  }
+  return true;
+}
+
+}  // namespace
+}  // namespace snnfast

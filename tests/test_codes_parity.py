@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The exact contract for networks with a code: outputs, spikes, potentials, and the step at which a decision stops."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import snnfast as sf
+from conftest import CODES, Implementation, implementations, random_coded_spec, random_observations
+from snnfast import backends
+from snnfast.reference import Simulation
+from snnfast.spec import NetworkSpec
+from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
+
+REFERENCE, *COMPILED = implementations()
+TOLD = ("steps", "certified", "saturated")
+
+
+def assert_same(got: Simulation, want: Simulation, what: str) -> None:
+    assert_same_simulation(got, want)
+    for name in TOLD:
+        a, b = getattr(got, name), getattr(want, name)
+        assert (a is None) == (b is None), name
+        if b is not None:
+            assert_same_bits(a, b, f"{name}, {what}")
+
+
+def check(spec: NetworkSpec, batch: int, seed: int) -> Simulation:
+    """One network on every implementation, whole and cut in two, with and without records."""
+    observations = random_observations(spec, batch, seed)
+    want = REFERENCE.compile(spec).simulate(observations, seed, RECORD_ALL)
+    for implementation in COMPILED:
+        what = f"{implementation.name}, {spec.code}, {spec.decoding}, {spec.early_exit}"
+        executable = implementation.compile(spec)
+        assert_same(executable.simulate(observations, seed, RECORD_ALL), want, what)
+        bare = dataclasses.replace(want, spikes=None, potentials=None)
+        assert_same(executable.simulate(observations, seed, ()), bare, what)
+        for one in RECORD_ALL:
+            part = dataclasses.replace(bare, **{one: getattr(want, one)})
+            assert_same(executable.simulate(observations, seed, {one}), part, what)
+        cut = batch // 3
+        parts = [executable.run(observations[:cut], seed), executable.run(observations[cut:], seed, cut)]
+        assert_same_bits(torch.cat(parts), want.output, what)
+    return want
+
+
+@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("chunk", range(4))
+def test_random_networks_of_every_code_match_the_reference_bit_for_bit(kind: str, chunk: int) -> None:
+    exits = early = 0
+    for seed in range(25 * chunk, 25 * chunk + 25):
+        spec = random_coded_spec(seed, kind)
+        found = check(spec, [0, 1, 2, 5, 19, 40][seed % 6], seed)
+        if found.steps is not None:
+            exits += len(found.steps)
+            early += int((found.steps < spec.total_steps).sum())
+    assert kind == "staged" or 0 < early < exits  # some decisions stopped early, some did not
+
+
+@pytest.mark.parametrize("width", [1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 200])
+@pytest.mark.parametrize("kind", CODES)
+def test_layer_widths_around_every_lane_panel_and_word(kind: str, width: int) -> None:
+    for seed in range(3):
+        check(random_coded_spec(100 * width + seed, kind, sizes=(5, width, width, min(width + 1, 70))), 3, width)
+
+
+@pytest.mark.parametrize("implementation", COMPILED, ids=lambda i: i.name)
+@pytest.mark.parametrize("kind", CODES)
+def test_threads_and_batch_splits_give_the_same_bits_when_the_pool_really_runs(
+    implementation: Implementation, kind: str
+) -> None:
+    spec = next(
+        s
+        for s in (random_coded_spec(seed, kind, sizes=(4, 16, 16, 3)) for seed in range(100))
+        if s.timesteps == 20 and (kind == "staged" or s.early_exit is not None)
+    )
+    observations = random_observations(spec, 4000, 5)
+    executable = implementation.compile(spec)
+    before = sf.num_threads()
+    try:
+        sf.set_num_threads(1)
+        want = executable.simulate(observations, 0, ())
+        for n in (2, 3, 7):
+            sf.set_num_threads(n)
+            loops = backends.parallel_loops()
+            assert_same(executable.simulate(observations, 0, ()), want, f"{n} threads")
+            assert backends.parallel_loops() == loops + 1
+        pieces = [executable.run(p, 0, i * 700) for i, p in enumerate(observations.split(700))]
+        assert_same_bits(torch.cat(pieces), want.output, "batch split")
+    finally:
+        sf.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", CODES)
+def test_numbers_beyond_float32_behave_alike(kind: str) -> None:
+    # Currents that overflow: infinite drives fire and clip; a sum of infinities of both signs is no number, and silent.
+    for seed in range(12):
+        spec = random_coded_spec(seed, kind, sizes=(3, 9, 5, 3))
+        executables = [i.compile(spec) for i in implementations()]
+        observations = random_observations(spec, 6, seed) * 3e38
+        observations = torch.nan_to_num(observations, posinf=3e38, neginf=-3e38)
+        want, *others = [e.simulate(observations, 0, {"spikes"}) for e in executables]
+        for got in others:
+            for a, b in zip(got.spikes or (), want.spikes or (), strict=True):
+                assert_same_bits(a, b, f"{kind} {seed}")
+
+
+def test_a_network_with_a_code_says_what_runs_it() -> None:
+    for implementation in COMPILED:
+        method = implementation.compile(random_coded_spec(3, "rate")).method()
+        assert method["isa"] == implementation.isa
+        assert method["method"] == "side by side"
