@@ -28,13 +28,9 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")
 _SHADES = (SKY, BLUE, INK, ORANGE, RED)
 
 
-class RowLike(Protocol):
-    """What a picture needs to know of a row, as in ``snnfast.SweepRow``."""
+class PointLike(Protocol):
+    """What a picture needs to know of a network, as in ``snnfast.comparison.Comparison``."""
 
-    @property
-    def method(self) -> str: ...
-    @property
-    def percentile(self) -> float: ...
     @property
     def mean_steps(self) -> float: ...
     @property
@@ -45,11 +41,27 @@ class RowLike(Protocol):
     def similarity(self) -> float: ...
     @property
     def similarity_interval(self) -> tuple[float, float]: ...
+
+
+class RowLike(PointLike, Protocol):
+    """The same of a row of a sweep, as in ``snnfast.SweepRow``."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def percentile(self) -> float: ...
     @property
     def predicted(self) -> float | None: ...
 
 
-def sweep_plot(rows: Sequence[RowLike], path: PathLike, *, against: Cost = "steps", title: str | None = None) -> None:
+def sweep_plot(
+    rows: Sequence[RowLike],
+    path: PathLike,
+    *,
+    against: Cost = "steps",
+    here: PointLike | None = None,
+    title: str | None = None,
+) -> None:
     """Draw the similarity of every method against steps or spikes: logarithmic above, plain below.
 
     A thick line with marks is measured, with 95 % intervals; a dashed one is predicted. An empty mark means that no
@@ -59,6 +71,7 @@ def sweep_plot(rows: Sequence[RowLike], path: PathLike, *, against: Cost = "step
         rows: of a sweep at one percentile, one or more per method.
         path: file to write.
         against: what a decision costs: "steps" or "spikes".
+        here: one network to point out.
         title: headline of the picture.
 
     Raises:
@@ -92,11 +105,19 @@ def sweep_plot(rows: Sequence[RowLike], path: PathLike, *, against: Cost = "step
             foretold = [(x, of(row.predicted, 0)) for x, row in zip(cost, mine, strict=True) if row.predicted]
             if foretold:
                 axes.plot(*zip(*foretold, strict=True), color=colour, linewidth=1.4, linestyle=(0, (3, 2)), zorder=2)
-    _similarity_axis(upper, rows, states)
-    lower.set_ylim(_plain_floor(rows), 100.6)
+    points: list[PointLike] = [*rows] if here is None else [*rows, here]
+    if here is not None:
+        spot = (_cost(here, against), _differing(here.similarity, here.states))
+        ring = {"marker": "o", "markersize": 17, "markerfacecolor": "none", "markeredgewidth": 2.0, "color": INK}
+        upper.plot(*zip(spot, strict=True), **ring, zorder=5)
+        lower.plot([spot[0]], [100 * here.similarity], **ring, zorder=5)
+        lines["this network"] = (INK, [spot])
+    _similarity_axis(upper, points, states)
+    floor = _plain_floor(points)
+    lower.set_ylim(floor, 100 + 0.09 * (100 - floor))
     lower.set_ylabel("similarity / %")
     lower.set_xscale("log")
-    _cost_ticks(lower, [_cost(row, against) for row in rows])
+    _cost_ticks(lower, [_cost(point, against) for point in points])
     lower.set_xlabel(_COST[against])
     predicted = any(row.predicted for row in rows)
     style.heading(
@@ -174,7 +195,7 @@ def percentile_plot(rows: Sequence[RowLike], path: PathLike, *, title: str | Non
     style.save(figure, path, title)
 
 
-def _cost(row: RowLike, against: Cost) -> float:
+def _cost(row: PointLike, against: Cost) -> float:
     # A network may answer without a single spike; a logarithmic axis has no 0.
     return row.mean_steps if against == "steps" else max(row.spikes_per_decision, 0.1)
 
@@ -184,7 +205,7 @@ def _differing(similarity: float, states: int) -> float:
     return max(1.0 - similarity, 0.5 / states if states else 1e-9)
 
 
-def _similarity_axis(axes: Axes, rows: Sequence[RowLike], states: int, *, both: bool = True) -> None:
+def _similarity_axis(axes: Axes, rows: Sequence[PointLike], states: int, *, both: bool = True) -> None:
     """The share of differing decisions, logarithmic, the best on top; labelled as similarity, and on the right too."""
     worst = max(_differing(min(row.similarity, row.similarity_interval[0]), row.states) for row in rows)
     best = min(_differing(row.similarity, row.states) for row in rows)
@@ -228,7 +249,7 @@ def _nothing() -> Any:
     return NullLocator()
 
 
-def _plain_floor(rows: Iterable[RowLike]) -> float:
+def _plain_floor(rows: Iterable[PointLike]) -> float:
     worst = min(100 * min(row.similarity, row.similarity_interval[0]) for row in rows)
     return worst - 0.08 * (100 - worst) - 0.3
 
@@ -259,15 +280,16 @@ def _label_lines(figure: Figure, axes: Axes, lines: dict[str, tuple[str, list[tu
     dense = np.concatenate([_between(curve) for curve in curves.values()])
     point = figure.dpi / 72
     taken: list[Any] = []
-    for name, (colour, _) in sorted(lines.items(), key=lambda item: -len(item[1][1])):
+    for name, (colour, points) in sorted(lines.items(), key=lambda item: -len(item[1][1])):
         text = axes.text(0, 0, name, fontsize=10.5, fontweight="bold", color=colour, path_effects=halo, zorder=6)
         size = text.get_window_extent(renderer)
         wide, high = size.width, size.height
+        away = 7 if len(points) > 1 else 12
         best: tuple[float, float, float] | None = None
         for back, (x, y) in enumerate(curves[name][::-1]):
             for dx, dy in ((1, 0), (1, 1), (1, -1), (0, 1), (0, -1), (-1, 0), (-1, 1), (-1, -1)):
-                left = x + 7 * point * dx - wide * (0.5 - 0.5 * dx)
-                down = y + 7 * point * dy - high * (0.5 - 0.5 * dy)
+                left = x + away * point * dx - wide * (0.5 - 0.5 * dx)
+                down = y + away * point * dy - high * (0.5 - 0.5 * dy)
                 box = np.array([left, down, left + wide, down + high])
                 hidden = ((dense >= box[:2] - 2 * point) & (dense <= box[2:] + 2 * point)).all(axis=1).sum()
                 shared = sum(_overlap(box, other) for other in taken) / (wide * high)
@@ -283,8 +305,9 @@ def _label_lines(figure: Figure, axes: Axes, lines: dict[str, tuple[str, list[tu
 
 def _between(curve: Any) -> Any:
     """Points all along a line, in pixels."""
-    if len(curve) < 2:
-        return curve
+    if len(curve) < 2:  # the ring around it
+        turn = np.linspace(0, 2 * np.pi, 25)
+        return curve[0] + 20 * np.stack([np.cos(turn), np.sin(turn)], axis=1)
     at = np.linspace(0, len(curve) - 1, 60 * (len(curve) - 1) + 1)
     return np.stack([np.interp(at, np.arange(len(curve)), curve[:, i]) for i in (0, 1)], axis=1)
 
