@@ -56,8 +56,8 @@ std::unique_ptr<Plan> make_plan(const std::vector<FloatArray>& weights,
                                 double threshold, double initial_membrane, const std::string& reset,
                                 const std::string& order, int64_t timesteps, const std::string& encoding,
                                 const std::string& decoding, bool split_inputs, bool bias_input,
-                                const std::optional<py::dict>& code, const std::optional<std::string>& isa, bool exact,
-                                const std::string& method) {
+                                const std::optional<py::typing::Dict<py::str, py::object>>& code,
+                                const std::optional<std::string>& isa, bool exact, const std::string& method) {
   const NetworkSpec spec = make_spec(weights, biases, alpha, beta, threshold, initial_membrane, reset, order, timesteps,
                                      encoding, decoding, split_inputs, bias_input, code);
   PlanOptions options;
