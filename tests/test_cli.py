@@ -16,7 +16,7 @@ from snnfast import SpikingNetwork, __version__
 from snnfast.cli import build_parser, main
 from snnfast.learning import Replay, load_policy, pretrained_policy, save_policy
 
-COMMANDS = ("run", "train", "record", "convert", "evaluate", "bench", "info")
+COMMANDS = ("run", "train", "record", "convert", "evaluate", "sweep", "bench", "info")
 
 
 def strict_json(text):

@@ -20,7 +20,9 @@ from snnfast.learning import (
 )
 from snnfast.network import SpikingNetwork
 from snnfast.reference import Simulation
+from snnfast.report import write_report, write_sweep_report
 from snnfast.spec import DigitsCode, EarlyExit, NeuronSpec, RadixCode, RateCode, StagedCode
+from snnfast.sweep import SweepResult, SweepRow, sweep
 
 __all__ = [
     "PRESETS",
@@ -35,6 +37,8 @@ __all__ = [
     "Simulation",
     "SpikingNetwork",
     "StagedCode",
+    "SweepResult",
+    "SweepRow",
     "TrainingResult",
     "__version__",
     "convert",
@@ -48,5 +52,8 @@ __all__ = [
     "record_replay",
     "save_policy",
     "set_num_threads",
+    "sweep",
     "train_policy_gradient",
+    "write_report",
+    "write_sweep_report",
 ]

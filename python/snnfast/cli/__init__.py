@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``snnfast run | train | record | convert | evaluate | bench | info``.
+"""The command line: ``snnfast run | train | record | convert | evaluate | sweep | bench | info``.
 
 Exit codes: 0 done, 1 an error (one line on standard error, ``--debug`` for the traceback), 2 a wrong command line,
 130 interrupted by Ctrl-C.
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from snnfast._version import __version__
-from snnfast.cli import bench, convert, evaluate, info, learn, run
+from snnfast.cli import bench, convert, evaluate, info, learn, run, sweep
 from snnfast.cli.common import Output, UsageError
 from snnfast.runs import RunFolderError
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"snnfast {__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    for module in (run, learn, convert, evaluate, bench, info):
+    for module in (run, learn, convert, evaluate, sweep, bench, info):
         module.add(subparsers)
     return parser
 

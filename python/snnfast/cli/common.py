@@ -170,6 +170,11 @@ def count(text: str) -> int:
     return _whole(text, 1, 2**31 - 1)
 
 
+def count_or_none(text: str) -> int:
+    """A whole number of at least 0."""
+    return _whole(text, 0, 2**31 - 1)
+
+
 def _whole(text: str, low: int, high: int) -> int:
     try:
         value = int(text)

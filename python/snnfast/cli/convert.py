@@ -17,10 +17,12 @@ from snnfast.cli.common import (
     check_distinct,
     check_target,
     count,
+    count_or_none,
     describe_replay,
     need_env,
     read_policy,
 )
+from snnfast.cli.pages import check_page, write_conversion_page
 from snnfast.conversion import DEFAULT_PRESET, PRESETS, Readout, ScalingMethod, convert
 from snnfast.learning import Replay, record_replay
 from snnfast.spec import Order
@@ -41,7 +43,15 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument("policy", help="policy file, or the word 'cartpole' for the one that comes with snnfast")
     parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="file for the spiking network")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE, and the page in DIR, if they exist")
+    parser.add_argument("--report", metavar="DIR", type=Path, help="folder for a page about the network, with pictures")
+    parser.add_argument(
+        "--report-episodes",
+        type=count_or_none,
+        default=100,
+        metavar="N",
+        help="episodes to play for it (default: 100; 0: none)",
+    )
     source = parser.add_argument_group("states to take activation scales from")
     source.add_argument("--replay", metavar="FILE", help="a replay memory; without it one is recorded now")
     source.add_argument("--env", metavar="ID", help="environment to record in (default: the one in the policy file)")
@@ -70,6 +80,8 @@ def add(subparsers: Subparsers) -> None:
 
 def _convert(arguments: argparse.Namespace, out: Output) -> int:
     check_target(arguments.out, overwrite=arguments.overwrite)
+    if arguments.report is not None:
+        check_page("--report", arguments.report, overwrite=arguments.overwrite)
     check_distinct(
         {"--out": arguments.out, "--json": out.json_path},
         {"the policy": arguments.policy, "--replay": arguments.replay},
@@ -116,6 +128,9 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
         same = _same_decisions(network, replay)
         out.say(f"  {same:.2%} of the replay's decisions are the original's; `snnfast evaluate` plays and compares")
     out.say(f"wrote {arguments.out}")
+    if arguments.report is not None:
+        plays_in = arguments.env or known or (None if replay is None else replay.metadata.get("env_id"))
+        out.say(f"wrote {write_conversion_page(network, policy, replay, plays_in, arguments, out)}")
     out.write({"network": str(arguments.out), "sizes": list(network.sizes), "conversion": network.conversion})
     return 0
 
