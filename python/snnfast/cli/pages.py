@@ -17,7 +17,7 @@ from snnfast.learning import Replay, record_replay
 from snnfast.network import SpikingNetwork
 from snnfast.report import PAGE, write_report
 from snnfast.runs import check_writable
-from snnfast.sweep import METHODS, SweepResult, sweep
+from snnfast.sweep import METHODS, TIMESTEPS, SweepResult, sweep
 
 #: Seeds of held-out episodes are that far from those of the replay, which has one seed per episode.
 _APART = 1_000_000_007
@@ -125,6 +125,7 @@ def _beside(network: SpikingNetwork, policy: nn.Module, replay: Replay, held_out
         policy,
         replay,
         methods=[preset],
+        timesteps=sorted({*TIMESTEPS[settings["method"]], settings["timesteps"]}),
         percentiles=None if settings["scaling"] in ("model", "data") else [settings["percentile"]],
         held_out=held_out,
         seed=seed,

@@ -83,7 +83,7 @@ def raster(
                     "|",
                     color=kind,
                     markersize=size,
-                    markeredgewidth=1.1,
+                    markeredgewidth=1.1 if ends[-1] > 30 else 2.2,
                     alpha=0.35 + 0.65 * abs(value) / most,
                 )
         if not np.any(layer):  # a panel without a line would have no time axis

@@ -110,6 +110,7 @@ def sweep_plot(
         spot = (_cost(here, against), _differing(here.similarity, here.states))
         ring = {"marker": "o", "markersize": 17, "markerfacecolor": "none", "markeredgewidth": 2.0, "color": INK}
         upper.plot(*zip(spot, strict=True), **ring, zorder=5)
+        upper.plot(*zip(spot, strict=True), "o", markersize=4, color=INK, zorder=5)
         lower.plot([spot[0]], [100 * here.similarity], **ring, zorder=5)
         lines["this network"] = (INK, [spot])
     _similarity_axis(upper, points, states)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sweeps: every combination once, what cannot be is listed, and rows are those of the conversions by themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+
+from snnfast import PRESETS, Replay, convert, evaluate, pretrained_policy, record_replay, sweep
+from snnfast.comparison import HeldOut, split_replay
+from snnfast.sweep import METHODS, TIMESTEPS, SweepResult
+
+POLICY = pretrained_policy("CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def states() -> tuple[Replay, Replay]:
+    return tuple(record_replay("CartPole-v1", POLICY, size=2000, seed=s) for s in (1, 1000))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def result(states: tuple[Replay, Replay]) -> SweepResult:
+    return sweep(
+        POLICY,
+        states[0],
+        held_out=states[1],
+        methods=["rate", "radix-certified", "rate"],
+        timesteps=[4, 32, 8],
+        percentiles=[99, 100],
+    )
+
+
+def test_every_combination_is_there_once_or_skipped(result: SweepResult) -> None:
+    done = [(row.method, row.percentile, row.timesteps) for row in result.rows]
+    assert done == [("rate", p, t) for p in (99, 100) for t in (4, 32, 8)] + [
+        ("radix-certified", p, t) for p in (99, 100) for t in (4, 8)
+    ]
+    assert [(s.method, s.percentile, s.timesteps) for s in result.skipped] == [
+        ("radix-certified", p, 32) for p in (99, 100)
+    ]
+    assert all("timesteps must be from 1 to 20, got 32" in s.reason for s in result.skipped)
+    assert result.sizes == (4, 16, 16, 2)
+    assert (result.env_id, result.replay_states) == ("CartPole-v1", 2000)
+
+
+def test_a_row_is_what_the_conversion_by_itself_gives(states: tuple[Replay, Replay], result: SweepResult) -> None:
+    row = result.rows[-1]
+    network = convert(POLICY, states[0], preset="radix-certified", timesteps=8, percentile=100)
+    alone = HeldOut(POLICY, states[1]).ask(network).comparison()
+    for name in ("similarity", "similarity_interval", "mean_steps", "spikes_per_decision", "output_error", "certified"):
+        assert getattr(row, name) == getattr(alone, name)
+    assert row.mean_steps < row.most_steps <= 16
+    assert 0.9 < row.similarity <= 1
+
+
+def test_the_cheapest(result: SweepResult) -> None:
+    for budget, cost in (("steps", "mean_steps"), ("spikes", "spikes_per_decision")):
+        found = result.cheapest(0.95, budget)  # type: ignore[arg-type]
+        assert found is not None
+        assert found.similarity >= 0.95
+        assert getattr(found, cost) == min(getattr(r, cost) for r in result.rows if r.similarity >= 0.95)
+    assert result.cheapest(1.01) is None
+    with pytest.raises(ValueError, match="budget must be one of 'steps', 'spikes', got 'time'"):
+        result.cheapest(0.9, "time")  # type: ignore[arg-type]
+
+
+def test_table_and_json(result: SweepResult) -> None:
+    lines = result.table().splitlines()
+    assert lines[0].split() == ["method", "T", "percentile", "similarity", "95", "%", "interval", "steps", "spikes"]
+    assert len(lines) == 1 + len(result.rows) + len(result.skipped)
+    assert f"{100 * result.rows[0].similarity:.3f}" in lines[1]
+    kept = json.loads(json.dumps(result.as_dict(), allow_nan=False))
+    assert [row["similarity"] for row in kept["rows"]] == [row.similarity for row in result.rows]
+    assert kept["skipped"][0]["reason"] == result.skipped[0].reason
+
+
+def test_without_held_out_states_the_last_episodes_are_kept_back(states: tuple[Replay, Replay]) -> None:
+    given: dict[str, Any] = dict(methods=["rate"], timesteps=[8])
+    kept, held = split_replay(states[0])
+    assert sweep(POLICY, states[0], **given) == sweep(POLICY, kept, held_out=held, **given)
+
+
+def test_defaults_are_each_methods_own(states: tuple[Replay, Replay]) -> None:
+    result = sweep(POLICY, states[0], methods=["radix", "thesis"])
+    assert [row.timesteps for row in result.rows] == [*TIMESTEPS["radix"], *TIMESTEPS["rate"]]
+    assert {row.method: row.percentile for row in result.rows} == {"radix": 99.9, "thesis": 99.0}
+    assert set(METHODS) <= set(PRESETS)
+
+
+def test_playing(states: tuple[Replay, Replay]) -> None:
+    given: dict[str, Any] = dict(methods=["rate"], timesteps=[16], held_out=states[1])
+    (row,) = sweep(POLICY, states[0], episodes=3, max_steps=50, seed=4, **given).rows
+    network = convert(POLICY, states[0], preset="rate", timesteps=16)
+    alone = evaluate("CartPole-v1", network, compare_against=POLICY, episodes=3, max_steps=50, seed=4)
+    assert row.on_policy == alone
+    table = sweep(POLICY, states[0], episodes=3, max_steps=50, seed=4, **given).table()
+    assert f"{alone.mean_return:.1f}" in table.splitlines()[1]
+
+
+def test_further_settings_reach_the_conversion(states: tuple[Replay, Replay]) -> None:
+    given: dict[str, Any] = dict(methods=["radix"], timesteps=[6], held_out=states[1])
+    (plain,) = sweep(POLICY, states[0], **given).rows
+    (wide,) = sweep(POLICY, states[0], headroom=4.0, **given).rows
+    assert wide.spikes_per_decision < plain.spikes_per_decision
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"methods": []}, TypeError, "methods must be a list with at least one entry"),
+        ({"methods": "rate"}, TypeError, "methods must be a list"),
+        ({"methods": ["rat"]}, ValueError, "preset must be one of 'thesis', 'rate'"),
+        ({"timesteps": [0]}, ValueError, "timesteps must be at least 1, got 0"),
+        ({"percentiles": [101]}, ValueError, "percentile must be above 0 and at most 100"),
+        ({"episodes": -1}, ValueError, "episodes must be at least 0, got -1"),
+        ({"methods": ["radix"], "timesteps": [50]}, ValueError, "none of the 1 combinations can be converted"),
+    ],
+)
+def test_refuses(states: tuple[Replay, Replay], arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        sweep(POLICY, states[0], **arguments)
+
+
+def test_playing_needs_an_environment() -> None:
+    bare = Replay(torch.randn(50, 4), torch.zeros(50, dtype=torch.int64), torch.zeros(50, 2))
+    with pytest.raises(ValueError, match="env_id must be given to play episodes"):
+        sweep(POLICY, bare, episodes=1)
+
+
+def test_the_bar_is_on_standard_error_and_only_where_it_is_wanted(
+    states: tuple[Replay, Replay], capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = dict(methods=["rate"], timesteps=[4])
+    for progress in (False, None):  # None: standard error is no terminal here
+        sweep(POLICY, states[0], progress=progress, **given)
+        assert capsys.readouterr() == ("", "")
+    sweep(POLICY, states[0], progress=True, **given)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "rate, T=4, percentile 99.9" in said.err
