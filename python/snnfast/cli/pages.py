@@ -21,6 +21,8 @@ from snnfast.sweep import METHODS, TIMESTEPS, SweepResult, sweep
 
 #: Seeds of held-out episodes are that far from those of the replay, which has one seed per episode.
 _APART = 1_000_000_007
+#: Held-out states for the page of a conversion.
+HELD_OUT_SIZE = 10_000
 
 
 def held_out_states(policy: nn.Module, env_id: str | None, file: str | None, size: int, seed: int) -> Replay:
@@ -90,7 +92,7 @@ def write_conversion_page(
         UsageError: if it is not known where to find held-out states.
     """
     seed = 1 if arguments.seed is None else arguments.seed
-    held_out = held_out_states(policy, env_id, None, 10_000, seed)
+    held_out = held_out_states(policy, env_id, None, HELD_OUT_SIZE, seed)
     out.say(f"  comparing on {len(held_out):,} held-out states, {where(held_out)}")
     episodes, played, original = arguments.report_episodes, None, None
     if episodes and env_id is not None:

@@ -190,8 +190,7 @@ def potential_map(
     limit = 2.0 if len(charged) and np.quantile(charged, 0.95) > 1 else 1.0
     from matplotlib import colormaps
 
-    colours = colormaps["PuOr_r"].copy()
-    colours.set_extremes(under="#DDDDDD")  # what never fires is to recede
+    colours = colormaps["PuOr_r"].with_extremes(under="#DDDDDD")  # what never fires is to recede
     panels = figure.subplots(len(hidden), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for number, (axes, values, start, end, full) in enumerate(
         zip(panels, hidden, starts, ends, voltages, strict=False), start=1
