@@ -158,12 +158,13 @@ def potential_map(
     sample: int = 0,
     turns: bool = False,
     title: str | None = None,
-    unit: str = "thresholds",
+    label: str = "membrane potential / thresholds",
 ) -> None:
     """Draw the membrane potential of every hidden neuron over the steps of one decision, as a map of colours.
 
-    Colours end at one unit, or at two where a twentieth of the positive potentials is above one; what is further below
-    0 is grey: a neuron that is driven away from its threshold all the time would else leave all others one colour.
+    Colours end at one unit; at two where a twentieth of the positive potentials is above one; at less where all of them
+    are that small. What is further below 0 is grey: a neuron that is driven away from its threshold all the time would
+    else leave all others one colour.
 
     Args:
         simulation: of ``network.simulate(observations, record=("spikes", "potentials"))``.
@@ -171,7 +172,7 @@ def potential_map(
         sample: which row of the observations.
         turns: whether hidden layers take turns.
         title: headline of the picture.
-        unit: of the potentials.
+        label: what the colours are, with their unit.
 
     Raises:
         ValueError: if spikes or potentials were not recorded, there is no such sample, or no hidden layer.
@@ -188,6 +189,7 @@ def potential_map(
     figure = style.figure_for(path, 8.0, sum(heights) + 0.45 * len(hidden) + 0.9)
     charged = every[every > 0]
     limit = 2.0 if len(charged) and np.quantile(charged, 0.95) > 1 else 1.0
+    limit = min([x for x in (0.1, 0.2, 0.5) if x >= np.abs(every).max(initial=0.0)], default=limit)
     from matplotlib import colormaps
 
     colours = colormaps["PuOr_r"].with_extremes(under="#DDDDDD")  # what never fires is to recede
@@ -218,7 +220,7 @@ def potential_map(
     below, above = bool(every.min() < -limit), bool(every.max() > limit)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
     bar = figure.colorbar(image, ax=list(panels), extend=extend, fraction=0.05, pad=0.02, aspect=30)
-    words = f"membrane potential / {unit}" + ("; grey: further below" if below else "")
+    words = label + ("; grey: further below" if below else "")
     bar.set_label(words, fontsize=11.5, color=INK)
     if every.min() >= 0:
         bar.ax.set_ylim(0, limit)

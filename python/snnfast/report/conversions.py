@@ -192,9 +192,8 @@ def _exit_words(network: SpikingNetwork, counted: Comparison) -> str:
         )
     if isinstance(network.spec.code, DigitsCode):
         return words + (
-            "A certified decision is the original network's: whatever digits come, it cannot change, provided that the "
-            "original stays within every neuron's range. Where a neuron leaves its range nothing is certified, and the "
-            "decision runs to its end."
+            "A certified decision is the original network's, whatever digits may still come. Where a neuron may leave "
+            "its range nothing is certified, and the decision runs on, to its last step if need be."
         )
     return words + "A certified decision is that of all bits: whatever bits come, it cannot change."
 
@@ -234,6 +233,7 @@ def _one_decision(
         )
     if len(network.sizes) > 2:
         digits = isinstance(network.spec.code, DigitsCode)
+        label = "still to send / range" if digits else "membrane potential / thresholds"
         page.text(
             "What a neuron has still to send, as a share of its range: it begins with everything, and every digit "
             "takes the largest part of what is left."
@@ -243,7 +243,7 @@ def _one_decision(
         page.picture(
             "potentials.png",
             "Membrane potentials of the hidden neurons over time",
-            lambda path: plots.potential_map(done, path, turns=turns, unit="range" if digits else "thresholds"),
+            lambda path: plots.potential_map(done, path, turns=turns, label=label),
         )
 
 
