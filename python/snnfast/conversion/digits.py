@@ -21,7 +21,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ MAX_STEPS = 1024
 SMALLEST_DIGIT = 2.0**-64
 #: Halvings, in the exponent, that find the last digit of :func:`schedule` to the last bit of float32.
 _BISECTIONS = 34
+_INFINITY = np.float32(np.inf)
 #: Shares of replay states and of the layer's largest sensitivity below which digits per neuron do not follow them:
 #: a neuron that hardly fires on a replay may fire more elsewhere.
 ACTIVITY_FLOOR = 1e-3
@@ -101,12 +102,12 @@ def schedule(
         planned = _moves(matrix, before, window, guard, kappa)
         last = _smallest_last(planned, tau, guard)
         values, thresholds = _backwards(last, planned, tau, guard)[:2]
-        still = np.zeros((steps - window, len(matrix)), np.float32)
+        still = np.zeros((steps - window, len(matrix)))
         layers.append(
             _Layer(
                 np.concatenate([values, still]),
                 np.concatenate([thresholds, still]),
-                np.concatenate([planned.fall.astype(np.float32), still]) if guard else None,
+                np.concatenate([planned.fall, still]) if guard else None,
                 _moves(matrix, before, steps, guard, None),
             )
         )
@@ -165,7 +166,7 @@ def staged_schedule(
         )
     # The threshold of a digit before the first would be 1, so this is the digit that is nearest to 1.
     top = min(1.0, rho / tau)
-    tables: list[tuple[FloatArray, FloatArray]] = []
+    tables: list[tuple[Float64Array, Float64Array]] = []
     for share, gain in zip(shares, gains, strict=True):
         gain = np.maximum(gain, SENSITIVITY_FLOOR * gain.max())
         with np.errstate(divide="ignore"):
@@ -178,18 +179,16 @@ def staged_schedule(
                 f"error must be larger or rho smaller: a layer would need {len(after)} steps, got error={error!r} "
                 f"and rho={rho!r}"
             )
-        values = np.where(after < counts, np.minimum(last * rho ** -after.astype(float), top), 0.0).astype(np.float32)
-        thresholds = np.where(
-            after == 0, _down(values.astype(np.float64) * 0.5), _down(values.astype(np.float64) * tau)
-        )
-        tables.append((values, thresholds))
-    steps, start = sum(len(v) for v, _ in tables), 0
+        worth = np.where(after < counts, np.minimum(last * rho ** -after.astype(float), top), 0.0)
+        worth = worth.astype(np.float32).astype(np.float64)
+        tables.append((worth, _down(np.where(after == 0, 0.5, tau) * worth)))
+    steps, start = sum(len(worth) for worth, _ in tables), 0
     layers: list[_Layer] = []
-    for matrix, own in zip(matrices[:-1], tables, strict=True):
-        values, thresholds = np.zeros((2, steps, len(matrix)), np.float32)
-        values[start : start + len(own[0])], thresholds[start : start + len(own[0])] = own
+    for matrix, (worth, threshold) in zip(matrices[:-1], tables, strict=True):
+        around = ((start, steps - start - len(worth)), (0, 0))
+        values, thresholds = np.pad(worth, around), np.pad(threshold, around)
         layers.append(_Layer(values, thresholds, None, _moves(matrix, layers[-1] if layers else None, steps, False)))
-        start += len(own[0])
+        start += len(worth)
     return _code(layers)
 
 
@@ -226,7 +225,7 @@ def activity_and_sensitivity(
     scale = np.mean((outputs[states, top] - outputs[states, second]) ** 2)
     if not (np.isfinite(scale) and scale > 0):
         raise ValueError(f"observations must be states where outputs differ, got a mean square margin of {scale}")
-    slope = (weight[top] - weight[second]).astype(np.float64)
+    slope = weight[top].astype(np.float64) - weight[second]
     sensitivity = []
     for i in reversed(range(len(active))):
         sensitivity.append(np.mean(slope**2, axis=0) / scale)
@@ -241,39 +240,34 @@ class _Moves:
     fall: Float64Array
     rise: Float64Array
 
-    @property
-    def both(self) -> Float64Array:
-        return self.fall + self.rise
-
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """A layer's finished tables (T, n), and how far its drives may move, at most."""
+    """A layer's finished tables (T, n), every number one of float32, and how far its drives may move, at most."""
 
-    values: FloatArray
-    thresholds: FloatArray
-    guards: FloatArray | None
+    values: Float64Array
+    thresholds: Float64Array
+    guards: Float64Array | None
     moves: _Moves
 
     def coming(self) -> Float64Array:
         """What all digits after step t are worth together."""
-        worth = self.values.astype(np.float64)
-        coming: Float64Array = worth[::-1].cumsum(axis=0)[::-1] - worth
+        coming: Float64Array = self.values[::-1].cumsum(axis=0)[::-1] - self.values
         return np.maximum(coming, 0.0)
 
-    def remaining(self) -> FloatArray:
+    def remaining(self) -> Float64Array:
         """The most that a neuron may differ from its target after each step, from the tables alone."""
-        values, thresholds = self.values.astype(np.float64), self.thresholds.astype(np.float64)
-        above, below = np.ones(values.shape[1]), np.zeros(values.shape[1])  # the target less what was sent, and back
-        found = np.empty_like(values)
-        for t, (w, threshold) in enumerate(zip(values, thresholds, strict=True)):
+        n = self.values.shape[1]
+        above, below = np.ones(n), np.zeros(n)  # the target less what was sent, and the other way round
+        found = np.empty_like(self.values)
+        for t, (w, threshold) in enumerate(zip(self.values, self.thresholds, strict=True)):
             fall, rise = self.moves.fall[t], self.moves.rise[t]
             if self.guards is None:
                 silent, sent = threshold + fall, w - threshold + fall
                 higher = np.maximum(np.maximum(np.minimum(above, silent), above - w), sent)
                 lower = np.maximum(np.maximum(np.minimum(below, silent), below - w), sent)
             else:
-                guard = self.guards[t].astype(np.float64)
+                guard = self.guards[t]
                 higher = np.maximum(np.minimum(above, threshold + rise + guard), above - w)
                 lower = np.maximum(below, w - threshold + np.maximum(fall - guard, 0.0))
             above, below = np.where(w > 0, higher, above), np.where(w > 0, lower, below)
@@ -282,13 +276,17 @@ class _Layer:
 
 
 def _code(layers: Sequence[_Layer]) -> DigitsCode:
-    guards = tuple(layer.guards for layer in layers if layer.guards is not None)
+    guards = [layer.guards for layer in layers if layer.guards is not None]
     return DigitsCode(
-        values=tuple(layer.values for layer in layers),
-        thresholds=tuple(layer.thresholds for layer in layers),
-        remaining=tuple(layer.remaining() for layer in layers),
-        guards=guards or None,
+        values=_float32(layer.values for layer in layers),
+        thresholds=_float32(layer.thresholds for layer in layers),
+        remaining=_float32(layer.remaining() for layer in layers),
+        guards=_float32(guards) if guards else None,
     )
+
+
+def _float32(tables: Iterable[Float64Array]) -> tuple[FloatArray, ...]:
+    return tuple(table.astype(np.float32) for table in tables)
 
 
 def _moves(matrix: Float64Array, before: _Layer | None, steps: int, guard: bool, kappa: float | None = None) -> _Moves:
@@ -312,53 +310,59 @@ def _moves(matrix: Float64Array, before: _Layer | None, steps: int, guard: bool,
     if not guard:
         moves = most(np.abs(matrix))
         return _Moves(moves, moves)
-    return _Moves(_up(most(np.maximum(-matrix, 0.0))).astype(np.float64), most(np.maximum(matrix, 0.0)))
+    return _Moves(_up(most(np.maximum(-matrix, 0.0))), most(np.maximum(matrix, 0.0)))
 
 
-def _backwards(last: FloatArray, moves: _Moves, tau: float, guard: bool) -> tuple[FloatArray, FloatArray, Float64Array]:
+def _backwards(
+    last: Float64Array, moves: _Moves, tau: float, guard: bool, *, rounded: bool = True
+) -> tuple[Float64Array, Float64Array, Float64Array]:
     """Values and thresholds (T, n) for last digits (n,), and from how far away they reach the target, at most 1.
 
-    What is rounded to float32 is rounded to the side that keeps the promise, and the step before reckons with it.
+    What is ``rounded`` to float32 is rounded to the side that keeps the promise, and the step before reckons with it.
     """
-    values, thresholds = np.zeros((2, *moves.fall.shape), np.float32)
-    half = 0.5 * last.astype(np.float64)
+    values, thresholds = np.zeros((2, *moves.fall.shape))
+    moved = moves.fall + moves.rise if guard else moves.fall
+    down, up = (_down, _up) if rounded else (np.asarray, np.asarray)
+    half = 0.5 * last
     reach = half
     for t in reversed(range(len(values))):
-        margin = reach - (moves.both[t] if guard else moves.fall[t])
+        margin = reach - moved[t]
         share = 0.5 if t == len(values) - 1 else tau
-        threshold = _down(margin)
-        worth = _down(threshold + half if guard else margin / share)
+        threshold = down(margin)
+        worth = down(threshold + half if guard else margin / share)
         # The first digit need not reach further than 1.
-        worth = np.minimum(worth, _up(1.0 - reach))
-        worth = np.where((margin > 0.5 * SMALLEST_DIGIT) & (worth > 0), worth, np.float32(0.0))
+        worth = np.where(margin > 0.5 * SMALLEST_DIGIT, np.minimum(worth, np.maximum(up(1.0 - reach), 0.0)), 0.0)
         if not guard:
-            threshold = _down(worth.astype(np.float64) * share)
-        values[t], thresholds[t] = worth, np.where(worth > 0, threshold, np.float32(0.0))
+            threshold = down(worth * share)
+        values[t], thresholds[t] = worth, np.where(worth > 0, threshold, 0.0)
         reach = reach + worth
     return values, thresholds, reach
 
 
-def _smallest_last(moves: _Moves, tau: float, guard: bool) -> FloatArray:
-    """Per neuron the smallest last digit with which the digits reach from 1 to it, by bisection in the exponent."""
+def _smallest_last(moves: _Moves, tau: float, guard: bool) -> Float64Array:
+    """Per neuron the smallest last digit (in float32) with which the digits reach from 1 to it, by bisection."""
     n = moves.fall.shape[1]
-    low = np.full(n, SMALLEST_DIGIT, np.float32)
-    high = np.full(n, _up(np.array(2 / 3)))  # reaches by itself
+    low, high = np.full(n, SMALLEST_DIGIT), np.full(n, 2 / 3)  # 2/3 reaches by itself
     for _ in range(_BISECTIONS):
-        middle = np.sqrt(low.astype(np.float64) * high).astype(np.float32)
-        reaches = _backwards(middle, moves, tau, guard)[2] >= 1.0
+        middle = np.sqrt(low * high)
+        reaches = _backwards(middle, moves, tau, guard, rounded=False)[2] > 1.0 - 2.0**-40
         low, high = np.where(reaches, low, middle), np.where(reaches, middle, high)
-    return high
+    last = _up(high)
+    # Rounded digits reach a little less far.
+    while not (reaches := _backwards(last, moves, tau, guard)[2] >= 1.0).all():
+        last = np.where(reaches, last, _up(last * (1.0 + 2.0**-24)))
+    return last
 
 
-def _down(values: Float64Array) -> FloatArray:
+def _down(values: Float64Array) -> Float64Array:
     """Rounded to float32, never up."""
     return -_up(-values)
 
 
-def _up(values: Float64Array) -> FloatArray:
+def _up(values: Float64Array) -> Float64Array:
     """Rounded to float32, never down."""
-    rounded = np.asarray(values, dtype=np.float64).astype(np.float32)
-    up: FloatArray = np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded).astype(np.float32)
+    rounded = values.astype(np.float32)
+    up: Float64Array = np.where(rounded < values, np.nextafter(rounded, _INFINITY), rounded).astype(np.float64)
     return up
 
 
