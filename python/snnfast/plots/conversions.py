@@ -59,15 +59,19 @@ def steps_histogram(
     mean, late = float(ran.mean()), float(np.quantile(ran, 0.95))
     top = float(share.max()) * 1.3
     axes.set_ylim(0, top)
-    for where, words, height in ((mean, f"mean {mean:.2f}", 0.95), (late, f"95 % by step {late:.0f}", 0.84)):
+    # The higher label may lie above the lower line, and neither across the other line.
+    left = late - mean < 0.17 * last < mean
+    for where, words, height, before in (
+        (mean, f"mean {mean:.2f}", 0.84, left),
+        (late, f"95 % by step {late:.0f}", 0.95, late > 0.82 * last),
+    ):
         axes.axvline(where, ymax=height, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
-        near_end = where > 0.82 * last
         axes.annotate(
             words,
             (where, height * top),
-            xytext=(-5 if near_end else 5, 0),
+            xytext=(-5 if before else 5, 0),
             textcoords="offset points",
-            ha="right" if near_end else "left",
+            ha="right" if before else "left",
             va="top",
             fontsize=10.5,
             fontweight="bold",

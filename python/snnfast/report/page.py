@@ -63,6 +63,7 @@ th.n, td.n { text-align: right; white-space: nowrap; }
 pre { background: var(--card); border-radius: .7rem; padding: 1rem; overflow-x: auto; font-size: .85rem;
   line-height: 1.45; }
 details { margin: 1rem 0; color: var(--soft); } summary { cursor: pointer; }
+@media print { .wide { max-height: none; } }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .9rem; }
 """
 
