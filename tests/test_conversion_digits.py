@@ -248,6 +248,27 @@ def test_a_statistical_schedule_is_finer_and_its_remaining_still_holds() -> None
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("guard", [False, True])
+def test_what_remains_is_counted_for_inputs_that_all_move_the_same_way(guard: bool) -> None:
+    # Neurons that do the same add up their moves: what a statistical schedule takes for impossible.
+    steady, broken, closest = np.linspace(-0.1, 1.1, 3000)[:, None], 0, 0.0
+    for row_sum in (2.0, 4.0, -3.0):
+        layers = [
+            LinearLayer(np.ones((64, 1), np.float32), None),
+            LinearLayer(np.full((1, 64), row_sum / 64, np.float32), np.array([max(0.0, -row_sum)], np.float32)),
+            LinearLayer(np.ones((2, 1), np.float32), None),
+        ]
+        for kappa in (0.5, 1.0, 2.0):
+            code = schedule([w for w, _ in layers], 8, kappa=kappa, guard=guard)
+            check_promises(layers, code, steady, half=False)
+            second = run(layers, code, steady)[1]
+            away = np.abs(second.so_far[-1] - second.target).max()
+            broken += away > last_digits(code.values[1])[0]
+            closest = max(closest, away / code.remaining[1][-1, 0])
+    assert broken > 3  # twice the promise and more, and known beforehand
+    assert closest > 0.4
+
+
 def relu_decisions(layers: list[LinearLayer], observations: Doubles) -> npt.NDArray[np.intp]:
     decisions: npt.NDArray[np.intp] = activations(layers, observations)[-1].argmax(axis=1)
     return decisions
@@ -271,7 +292,7 @@ def test_no_certified_decision_differs_from_the_relu_network(kind: str) -> None:
         if kind == "staged":
             code = staged_schedule(scaled.weights, *activity_and_sensitivity(layers, tame), error=1e-2, rho=0.6)
         else:
-            options = {"worst": {}, "tau": {"tau": 0.8}, "first": {"first_steps": 6}, "kappa": {"kappa": 1.0}}
+            options = {"worst": {}, "tau": {"tau": 0.8}, "first": {"first_steps": 2}, "kappa": {"kappa": 1.0}}
             code = schedule(scaled.weights, 9, **options.get(kind, {"guard": True}))  # type: ignore[arg-type]
         found = network(layers, code, EarlyExit("certified")).simulate(torch.from_numpy(observations).float())
         assert found.certified is not None
