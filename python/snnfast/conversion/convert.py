@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,15 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from snnfast._version import __version__
+from snnfast.conversion import digits
+from snnfast.conversion.early_exit import learn_bounds
 from snnfast.conversion.grid import check_bits, snap_to_grid
 from snnfast.conversion.presets import Method, Preset, Readout
-from snnfast.conversion.reading import read_network
-from snnfast.conversion.scaling import ScaledNetwork, ScalingMethod, scale_network
+from snnfast.conversion.reading import LinearLayer, read_network
+from snnfast.conversion.scaling import ScaledNetwork, ScalingMethod, activations, scale_network
 from snnfast.conversion.settings import resolve
 from snnfast.network import SpikingNetwork
 from snnfast.spec import (
     Code,
     Decoding,
+    DigitsCode,
     EarlyExit,
     FloatArray,
     NetworkSpec,
@@ -108,7 +111,10 @@ def convert(
         copies: with "rate" and "staged", how many staggered copies there are of every hidden neuron.
         signed: with "rate", let a neuron take a spike back that came too early.
         ramp: with "staged", let early spikes weigh more, which averages the membrane's residue away.
-        tau, first_steps, kappa, guard, spike_error: of "digits"; see :func:`snnfast.conversion.digits.schedule`.
+        tau, first_steps, kappa, guard: of "digits"; see :func:`snnfast.conversion.digits.schedule`.
+        spike_error: of "digits", in place of ``timesteps`` and the four before: fewest spikes, layer after layer, with
+            digits per neuron down to this share of the outputs' margin; 2e-4 to 3e-4 for a policy. See
+            :func:`snnfast.conversion.digits.staged_schedule`.
         early_exit: when a decision may stop before its last step: "calibrated" ("rate" and "digits"; bounds from the
             replay, see :mod:`snnfast.conversion.early_exit`), or "certified" ("radix" and "digits"; nothing that may
             still come can change it). Left out: as the preset has it.
@@ -172,7 +178,9 @@ def convert(
         headroom=settings.headroom,
     )
     weights = scaled.weights if bits is None else _on_grid(scaled.weights, bits)
-    code = _code(settings, weights)
+    code = _code(settings, weights, scaled.biases, observations)
+    if isinstance(code, DigitsCode):  # the fewest spikes take as many steps as they need
+        settings = dataclasses.replace(settings, timesteps=code.timesteps)
 
     def build(leave: EarlyExit | None = None, **about: Any) -> SpikingNetwork:
         return SpikingNetwork(
@@ -189,8 +197,16 @@ def convert(
             **about,
         )
 
+    leave, leaving = None, None
+    if settings.early_exit is not None:
+        bounds = None
+        if settings.early_exit == "calibrated":
+            states = _needed(observations, "early_exit='calibrated'")
+            bounds = learn_bounds(build(), states, _decisions(layers, states), settings.exit_factor)
+        leave = EarlyExit(settings.early_exit, None if bounds is None else bounds.bounds)
+        leaving = None if bounds is None else {"bounds": bounds.bounds.tolist(), "states": bounds.states}
     return build(
-        None if settings.early_exit is None else EarlyExit(settings.early_exit),
+        leave,
         output_scale=scaled.output_scale / gain,
         conversion={
             "preset": name,
@@ -198,6 +214,7 @@ def convert(
             "scales": [_jsonable(scale) for scale in scaled.scales],
             "shifts": _shifts(scaled),
             "gain": gain,
+            "early_exit": leaving,
             "weight_grid": None
             if bits is None
             else {"bits": bits, "largest_change": _changes(scaled.weights, weights)},
@@ -207,14 +224,29 @@ def convert(
     )
 
 
-def _code(settings: Preset, weights: list[FloatArray]) -> Code | None:
+def _code(
+    settings: Preset, weights: list[FloatArray], biases: list[FloatArray | None], observations: FloatArray | None
+) -> Code | None:
     """How hidden neurons tell each other a number, in these settings; ``None`` for plain neurons."""
     if settings.method == "staged":
         return StagedCode(ramp=settings.ramp, copies=settings.copies)
     if settings.method == "radix":
         return RadixCode()
+    if settings.method == "digits" and settings.spike_error is not None:
+        scaled = [LinearLayer(w, b) for w, b in zip(weights, biases, strict=True)]
+        states = _needed(observations, "spike_error")
+        return digits.staged_schedule(
+            weights, *digits.activity_and_sensitivity(scaled, states), error=settings.spike_error
+        )
     if settings.method == "digits":
-        raise NotImplementedError("method='digits' is not there yet")
+        return digits.schedule(
+            weights,
+            settings.timesteps,
+            tau=settings.tau,
+            first_steps=settings.first_steps,
+            kappa=settings.kappa,
+            guard=settings.guard,
+        )
     code = RateCode(copies=settings.copies, signed=settings.signed)
     return None if code == RateCode() else code
 
@@ -241,6 +273,18 @@ def output_gain(neuron: NeuronSpec, timesteps: int, decoding: Decoding, *, backe
             f"timesteps must be at least 2 in {neuron.order!r} order: with {timesteps} the output never sees a current"
         )
     return gain
+
+
+def _needed(observations: FloatArray | None, what: str) -> FloatArray:
+    if observations is None:
+        raise ValueError(f"{what} needs a replay: the states to learn from")
+    return observations
+
+
+def _decisions(layers: Sequence[LinearLayer], observations: FloatArray) -> npt.NDArray[np.int64]:
+    """What the original network decides."""
+    decisions: npt.NDArray[np.int64] = activations(layers, observations)[-1].argmax(axis=1)
+    return decisions
 
 
 def _on_grid(weights: list[FloatArray], bits: int) -> list[FloatArray]:

@@ -64,8 +64,10 @@ PRESETS: dict[str, Preset] = {
     "digits": Preset(method="digits", timesteps=12, initial_potential=0.0),
     "digits-certified": Preset(method="digits", timesteps=12, initial_potential=0.0, early_exit="certified"),
     "digits-calibrated": Preset(method="digits", timesteps=12, initial_potential=0.0, early_exit="calibrated"),
+    # Layers one after the other, small steps from digit to digit, and no digit finer than its neuron needs.
+    "fewest-spikes": Preset(method="digits", timesteps=1, initial_potential=0.0, spike_error=2e-4),
     # Thresholds above half a digit are passed less often: fewer spikes, more steps.
-    "fewest-spikes": Preset(
+    "fewest-spikes-exit": Preset(
         method="digits", timesteps=16, initial_potential=0.0, tau=0.8, early_exit="calibrated", exit_factor=1.0
     ),
 }
@@ -133,6 +135,11 @@ ABOUT: dict[str, About] = {
         f"{_DIGITS}, as many digits as the decision needs",
     ),
     "fewest-spikes": About(
+        "signed digits, one layer after the other, no finer than each neuron needs",
+        f"{_SIGNED}, and a time window per layer",
+        _DIGITS,
+    ),
+    "fewest-spikes-exit": About(
         "as digits-calibrated, with higher thresholds and the smallest bound",
         f"{_SIGNED}, and a comparison of outputs",
         f"{_DIGITS}, as many digits as the decision needs",
@@ -155,7 +162,9 @@ def describe_presets() -> list[str]:
     for name, preset in PRESETS.items():
         about = ABOUT[name]
         steps = f"{'at most ' if preset.early_exit else ''}{preset.timesteps} steps"
-        if preset.method in ("staged", "radix"):
+        if preset.spike_error is not None:
+            steps = "as many steps as that takes"
+        elif preset.method in ("staged", "radix"):
             steps += " per hidden layer"
         lines.append(f"{name}: {about.what}; {steps}; needs {about.hardware}; equals {about.equals}")
     return lines

@@ -129,6 +129,13 @@ def _check_method(settings: Preset) -> None:
             raise ValueError(f"readout='parabolic' needs order='immediate', got {settings.order!r}")
         if settings.calibrate == "qcfs":
             raise ValueError(f"calibrate='qcfs' needs order='immediate', got {settings.order!r}")
+    if settings.spike_error is not None:
+        for name in ("tau", "first_steps", "kappa", "guard"):
+            if getattr(settings, name) != _NEUTRAL[name]:
+                raise ValueError(
+                    f"{name}={getattr(settings, name)!r} cannot go with spike_error, which makes its own schedule: "
+                    "leave one of them out"
+                )
     if method == "digits" and settings.initial_potential != 0:
         raise ValueError(
             f"initial_potential must be 0 with method='digits', whose neurons start from nothing sent, "

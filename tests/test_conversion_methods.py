@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Methods, read-outs and early exits by name: what convert() makes of them, and what an exit promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import snnfast as sf
+from snnfast.conversion.early_exit import learn_bounds, margins, running_outputs
+from snnfast.conversion.presets import ABOUT, PRESETS, describe_presets
+
+
+@pytest.fixture(scope="module")
+def policy() -> torch.nn.Sequential:
+    return sf.pretrained_policy("CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def replay(policy: torch.nn.Sequential) -> sf.Replay:
+    return sf.record_replay("CartPole-v1", policy, size=10_000, max_steps=500, seed=3)
+
+
+@pytest.fixture(scope="module")
+def fresh(policy: torch.nn.Sequential) -> torch.Tensor:
+    return sf.record_replay("CartPole-v1", policy, size=4_000, max_steps=500, seed=4).observations
+
+
+def decisions(policy: torch.nn.Module, observations: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        return policy(observations).argmax(dim=1)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_decides_like_the_policy_and_survives_a_file(
+    name: str, policy: torch.nn.Sequential, replay: sf.Replay, fresh: torch.Tensor, tmp_path: Path
+) -> None:
+    network = sf.convert(policy, replay, preset=name)
+    similarity = (network(fresh).argmax(dim=1) == decisions(policy, fresh)).float().mean()
+    assert similarity > (0.85 if name == "thesis" else 0.985)
+    json.dumps(network.conversion, allow_nan=False)
+    assert network.conversion["settings"]["timesteps"] == network.timesteps
+    network.save(tmp_path / "net.safetensors")
+    again = sf.SpikingNetwork.load(tmp_path / "net.safetensors")
+    assert again.conversion == network.conversion
+    assert torch.equal(again(fresh), network(fresh))
+    assert [network.act(x) for x in fresh[:50].numpy()] == network(fresh[:50]).argmax(dim=1).tolist()
+
+
+def test_presets_are_described_line_by_line() -> None:
+    lines = describe_presets()
+    assert set(ABOUT) == set(PRESETS)
+    assert [line.split(":")[0] for line in lines] == list(PRESETS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "rate", "copies": 4},
+        {"method": "rate", "copies": 2, "signed": True, "readout": "final"},
+        {"method": "rate", "readout": "parabolic"},
+        {"method": "staged", "ramp": False, "copies": 3, "timesteps": 64},
+        {"method": "radix", "timesteps": 14},
+        {"method": "digits", "guard": True, "timesteps": 16, "first_steps": 14},
+        {"method": "digits", "tau": 0.8, "timesteps": 16, "headroom": 2.0},
+        {"method": "digits", "spike_error": 2e-4},
+    ],
+)
+def test_outputs_in_the_policys_units_are_close_to_the_policys(
+    options: dict[str, object], policy: torch.nn.Sequential, replay: sf.Replay, fresh: torch.Tensor
+) -> None:
+    network = sf.convert(policy, replay, **options)  # type: ignore[arg-type]
+    with torch.no_grad():
+        want = policy(fresh)
+    error = (network(fresh, original_units=True) - want).abs()
+    # Away from the tails, where neurons leave their ranges, the error is small beside what outputs vary by.
+    assert error.median() < 0.02 * want.std()
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.5])
+@pytest.mark.parametrize("options", [{"method": "rate", "copies": 2, "timesteps": 64}, {"method": "digits"}])
+def test_no_state_of_the_replay_stops_early_with_a_wrong_decision(
+    options: dict[str, object], factor: float, policy: torch.nn.Sequential, replay: sf.Replay
+) -> None:
+    network = sf.convert(policy, replay, early_exit="calibrated", exit_factor=factor, **options)  # type: ignore[arg-type]
+    found = network.simulate(replay.observations)
+    assert found.steps is not None
+    early = found.steps < network.timesteps
+    wrong = found.output.argmax(dim=1) != decisions(policy, replay.observations)
+    assert early.float().mean() > 0.5
+    assert not (early & wrong).any()
+
+
+def test_running_outputs_are_what_an_exit_compares(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    states = replay.observations[:500].numpy()
+    for readout in ("final", "mean"):
+        whole = sf.convert(policy, replay, method="rate", copies=2, readout=readout, timesteps=20)  # type: ignore[arg-type]
+        outputs = np.concatenate(list(running_outputs(whole, states)), axis=1)
+        for t in (1, 7, 20):
+            bounds = np.full(20, np.inf, np.float32)
+            bounds[t - 1] = 0.0
+            stopping = sf.SpikingNetwork(
+                whole.weights, whole.biases, whole.neuron, 20, decoding=whole.spec.decoding, code=whole.spec.code,
+                early_exit=sf.EarlyExit("calibrated", bounds),
+            )  # fmt: skip
+            found = stopping.simulate(states)
+            assert found.steps is not None
+            stopped = found.steps.numpy() == t
+            assert stopped.any()
+            assert np.array_equal(found.output.numpy()[stopped], outputs[t - 1][stopped])
+
+
+def test_bounds_fall_and_count_the_states(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    network = sf.convert(policy, replay, method="digits")
+    states, expected = replay.observations.numpy(), decisions(policy, replay.observations).numpy()
+    found = learn_bounds(network, states, expected, 2.0)
+    assert found.states == len(states)
+    assert (np.diff(found.bounds) <= 0).all()
+    outputs = np.concatenate(list(running_outputs(network, states)), axis=1)
+    for t, output in enumerate(outputs):
+        wrong = margins(output)[output.argmax(axis=1) != expected]
+        assert found.wrong[t] == (wrong.max() if len(wrong) else 0.0)
+        assert found.bounds[t] >= found.wrong[t] * np.float32(2.0) * np.float32(0.999999)
+
+
+def test_a_certified_radix_exit_never_changes_the_decision(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: torch.Tensor
+) -> None:
+    whole, leaving = (
+        sf.convert(policy, replay, method="radix", early_exit=leave)  # type: ignore[arg-type]
+        for leave in (None, "certified")
+    )
+    found = leaving.simulate(fresh)
+    assert found.steps is not None
+    assert torch.equal(found.output.argmax(dim=1), whole(fresh).argmax(dim=1))
+    assert found.steps.mean() < 0.8 * whole.spec.total_steps
+
+
+def test_a_certified_digits_exit_is_the_policys_decision(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: torch.Tensor
+) -> None:
+    # Also where neurons leave their ranges, for which a low percentile provides: such decisions are not certified.
+    for percentile in (99.9, 95.0):
+        network = sf.convert(policy, replay, preset="digits-certified", percentile=percentile)
+        found = network.simulate(fresh)
+        assert found.certified is not None
+        assert found.saturated is not None
+        certain = found.certified > 0
+        assert certain.float().mean() > 0.5
+        assert not (certain & (found.output.argmax(dim=1) != decisions(policy, fresh))).any()
+        assert percentile > 99 or (found.saturated > 0).any()
+
+
+def test_few_states_warn_that_bounds_are_too_small(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    with pytest.warns(UserWarning, match="record a larger replay"):
+        sf.convert(policy, replay.observations[:500], preset="digits-calibrated")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "spikes"}, "method must be one of"),
+        ({"method": "radix", "preset": "rate"}, "method='radix' contradicts preset='rate'"),
+        ({"method": "radix", "copies": 2}, "copies=2 needs method='rate' or 'staged'"),
+        ({"method": "digits", "signed": True}, "signed=True needs method='rate'"),
+        ({"method": "radix", "scaling": "robust"}, "needs scaling='neuron'"),
+        ({"method": "staged", "early_exit": "certified"}, "early_exit must be None with method='staged'"),
+        ({"method": "rate", "early_exit": "certified"}, "early_exit must be 'calibrated'"),
+        ({"method": "digits", "spike_error": 1e-3, "guard": True}, "guard=True cannot go with spike_error"),
+        ({"method": "digits", "tau": 0.2}, "tau must be from 0.5 to 1"),
+        ({"method": "digits", "early_exit": "certified", "shift": True}, "shift=True cannot go with"),
+        ({"method": "rate", "exit_factor": 2.0}, "needs early_exit='calibrated'"),
+        ({"method": "rate", "readout": "parabolic", "early_exit": "calibrated"}, "readout='parabolic' cannot stop"),
+        ({"method": "radix", "timesteps": 25}, "timesteps must be from 1 to 20"),
+        ({"headroom": 0.0}, "headroom must be"),
+    ],
+)
+def test_settings_that_contradict_each_other_say_so(
+    options: dict[str, object], message: str, policy: torch.nn.Sequential, replay: sf.Replay
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        sf.convert(policy, replay, **options)  # type: ignore[arg-type]
