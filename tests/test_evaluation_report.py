@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from snnfast import SpikingNetwork
+from snnfast import SpikingNetwork, convert, make_policy, record_replay
 from snnfast.evaluation import EvaluationReport, evaluate
 
 
@@ -91,8 +92,8 @@ def test_the_table_is_aligned_and_says_units(spiking: EvaluationReport) -> None:
     head, body = text.split("\n\n")
     assert head.splitlines()[0] == "CartPole-v1: 6 episodes of at most 50 steps, seed 1, epsilon 0.1"
     rows = body.splitlines()
-    labels = ("mean return", "returns", "similarity", "decisions", "spikes", "synaptic operations", "input current",
-              "time", "speed")  # fmt: skip
+    labels = ("mean return", "returns", "similarity", "decisions", "steps", "spikes", "synaptic operations",
+              "input current", "time", "speed")  # fmt: skip
     assert [row[2:21].strip() for row in rows] == list(labels)
     values = [
         row[22:].split("  ")[0] if not row[22:].startswith(" ") else row[22:].lstrip().split("  ")[0] for row in rows
@@ -111,3 +112,58 @@ def test_the_table_of_a_plain_agent_leaves_out_what_there_is_not(plain: Evaluati
     assert "1 episode of at most" in text
     for word in ("spikes", "similarity", "compared", "sd ", "epsilon", "None", "nan"):
         assert word not in text
+
+
+# Steps, exits and certificates ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def replayed() -> tuple[Any, Any]:
+    policy = make_policy([4, 8, 8, 2], seed=3)
+    return policy, record_replay("CartPole-v1", policy, size=500, max_steps=50, seed=2)
+
+
+@pytest.mark.parametrize(("method", "steps"), [("rate", 6), ("staged", 12), ("radix", 12), ("digits", 6)])
+def test_mean_steps_are_those_of_all_layers_turns(replayed: tuple[Any, Any], method: str, steps: int) -> None:
+    policy, replay = replayed
+    net = convert(policy, replay, method=method, timesteps=6)
+    report = evaluate("CartPole-v1", net, episodes=5, max_steps=30)
+    assert (report.timesteps, report.mean_steps) == (6, steps)
+    assert report.certified_share is None
+    assert report.certified_differing is None
+    assert (report.saturated_share is None) == (method != "digits")
+    assert f"{steps}  per decision, all layers' turns together" in report.table()
+
+
+def test_what_an_exit_saves_and_certifies_is_counted_decision_by_decision(replayed: tuple[Any, Any]) -> None:
+    policy, replay = replayed
+    net = convert(policy, replay, preset="digits-certified")
+    asked: list[Any] = []
+
+    def original(states: Any) -> Any:
+        asked.append(states.copy())
+        return -policy(torch.from_numpy(states)).detach().numpy()  # the opposite of what it decides
+
+    report = evaluate("CartPole-v1", net, compare_against=original, episodes=7, max_steps=30)
+    simulation = net.simulate(torch.from_numpy(np.concatenate(asked)))
+    assert simulation.steps is not None
+    assert simulation.certified is not None
+    assert simulation.saturated is not None
+    assert report.mean_steps == pytest.approx(simulation.steps.double().mean().item(), rel=1e-12)
+    assert report.mean_steps < net.spec.total_steps
+    assert report.certified_share == pytest.approx(simulation.certified.double().mean().item(), rel=1e-12)
+    assert report.certified_share > 0.5
+    assert report.saturated_share == pytest.approx(simulation.saturated.double().mean().item(), rel=1e-12)
+    assert report.certified_differing == int(simulation.certified.sum()), "the other one always decides otherwise"
+    assert f"{report.certified_differing:,} of them differ" in report.table()
+    agreeing = evaluate("CartPole-v1", net, compare_against=policy, episodes=7, max_steps=30)
+    assert agreeing.certified_differing == 0
+    assert "none of them differs" in agreeing.table()
+    assert EvaluationReport.from_dict(agreeing.as_dict()) == agreeing
+
+
+def test_reports_from_before_there_were_exits_are_read(plain: EvaluationReport) -> None:
+    values = plain.as_dict()
+    for name in ("mean_steps", "certified_share", "certified_differing", "saturated_share"):
+        del values[name]
+    assert EvaluationReport.from_dict(values) == plain

@@ -26,7 +26,10 @@ class Activity:
     """What a spiking network spends per decision, on average.
 
     Attributes:
-        timesteps: steps T that a decision takes.
+        timesteps: steps T that a decision takes at most: those of one layer where layers take turns.
+        steps: steps that were run, all layers' turns together.
+        certified: share of the decisions that were certified; None without a certified exit.
+        saturated: share of the decisions in which a neuron was driven beyond its range; None but for digits.
         spikes_per_layer: spikes that each spiking layer emits.
         input_spikes: spikes of the encoded input; 0 with constant encoding.
         synaptic_operations: spikes times fan-out, summed over the layers; input spikes included.
@@ -35,6 +38,9 @@ class Activity:
     """
 
     timesteps: int
+    steps: float
+    certified: float | None
+    saturated: float | None
     spikes_per_layer: tuple[float, ...]
     input_spikes: float
     synaptic_operations: float
@@ -49,9 +55,14 @@ class Asker:
         agent: what to ask.
         env_id, n_actions: the environment that it decides for.
 
+    Attributes:
+        certified: which of the last decisions were certified, (B,); None without a certified exit.
+
     Raises:
         TypeError: if the agent is none of the kinds that can be asked.
     """
+
+    certified: npt.NDArray[np.bool_] | None = None
 
     def __init__(self, name: str, agent: Agent, env_id: str, n_actions: int) -> None:
         self._name, self._agent, self._env_id, self._n_actions = name, agent, env_id, n_actions
@@ -60,6 +71,8 @@ class Asker:
             self._ask = self._ask_spiking
             self._spikes = np.zeros(agent.spec.spiking_layers)
             self._input_spikes = 0.0
+            self._steps = self._certified = self._saturated = 0.0
+            self._marks_saturated = False
         elif isinstance(agent, torch.nn.Module):
             self._ask = self._ask_module
             # The policy's own device and precision; a module without parameters gets float32 on the CPU.
@@ -122,6 +135,9 @@ class Asker:
         spiked_input = spec.encoding != "constant"
         return Activity(
             timesteps=spec.timesteps,
+            steps=self._steps / self._rows,
+            certified=None if self.certified is None else self._certified / self._rows,
+            saturated=self._saturated / self._rows if self._marks_saturated else None,
             spikes_per_layer=tuple((self._spikes / self._rows).tolist()),
             input_spikes=self._input_spikes / self._rows,
             synaptic_operations=float(self._spikes @ fan_out + self._input_spikes * neurons[0]) / self._rows,
@@ -135,9 +151,18 @@ class Asker:
             raise self._wrong_width(observations, network.n_in)
         simulation = network.simulate(torch.from_numpy(observations), seed=seed)
         for layer, counts in enumerate(simulation.spike_counts):
-            self._spikes[layer] += counts.numpy().sum(dtype=np.float64)
+            self._spikes[layer] += _sum(counts)
         if simulation.input_spike_counts is not None:
-            self._input_spikes += float(simulation.input_spike_counts.numpy().sum(dtype=np.float64))
+            self._input_spikes += _sum(simulation.input_spike_counts)
+        self._steps += (
+            network.spec.total_steps * len(observations) if simulation.steps is None else _sum(simulation.steps)
+        )
+        if simulation.certified is not None:
+            self.certified = simulation.certified.numpy() != 0
+            self._certified += _sum(simulation.certified)
+        if simulation.saturated is not None:
+            self._marks_saturated = True
+            self._saturated += _sum(simulation.saturated)
         return simulation.output
 
     def _ask_module(self, observations: FloatArray, seed: int) -> object:
@@ -174,6 +199,10 @@ class Asker:
         if isinstance(output, np.ndarray):
             return output
         raise TypeError(f"{self._name} must give a numpy array or a torch tensor, got {type(output).__name__}")
+
+
+def _sum(values: torch.Tensor) -> float:
+    return float(values.numpy().sum(dtype=np.float64))
 
 
 @contextlib.contextmanager

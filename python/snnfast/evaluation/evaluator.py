@@ -152,6 +152,7 @@ class _Run:
         self.returns = np.zeros(episodes)
         self.lengths, self.decided, self.agreed = (np.zeros(episodes, dtype=np.int64) for _ in range(3))
         self.random_decisions = 0
+        self.certified_differing = 0
         self.agent_seconds = self.compared_seconds = self.environment_seconds = 0.0
         self._past: FloatArray | None = None
 
@@ -207,7 +208,10 @@ class _Run:
                 actions[due] = envs.first_action + decisions
                 decided[due] += 1
                 if self.compared is not None:
-                    agreed[due] += decisions == self.compared(states, (compared_seed + step) % 2**64)
+                    equal = decisions == self.compared(states, (compared_seed + step) % 2**64)
+                    agreed[due] += equal
+                    if self.agent.certified is not None:
+                        self.certified_differing += int((self.agent.certified & ~equal).sum())
                     self.compared_seconds += now() - ended
             began = now()
             observations, rewards, done = envs.step(actions, alive, step + 1)
@@ -278,6 +282,7 @@ class _Run:
                 similarity = float(self.agreed.sum() / decisions)
                 interval = bootstrap_interval(self.agreed.astype(float), self.decided.astype(float), rules.seed)
         activity = self.agent.activity()
+        certified = None if activity is None else activity.certified
         return_interval = bootstrap_interval(self.returns, ones, rules.seed)
         seconds = time.perf_counter() - began
         return EvaluationReport(
@@ -300,6 +305,10 @@ class _Run:
             decisions=decisions,
             random_decisions=self.random_decisions,
             timesteps=None if activity is None else activity.timesteps,
+            mean_steps=None if activity is None else activity.steps,
+            certified_share=certified,
+            certified_differing=None if certified is None or self.compared is None else self.certified_differing,
+            saturated_share=None if activity is None else activity.saturated,
             spikes_per_decision=None if activity is None else float(sum(activity.spikes_per_layer)),
             spikes_per_layer=None if activity is None else activity.spikes_per_layer,
             input_spikes_per_decision=None if activity is None else activity.input_spikes,

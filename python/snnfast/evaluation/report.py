@@ -37,7 +37,14 @@ class EvaluationReport:
         similarity: share of the decisions in which both agents choose the same action on the same state.
         similarity_interval: 95 % bootstrap interval of the similarity, resampling whole episodes.
         episode_agreements: equal decisions of each episode.
-        timesteps: time steps T of a decision (None, as the following, if the agent does not spike or never decided).
+        timesteps: time steps T of a decision (None, as the following, if the agent does not spike or never decided);
+            those of one layer where layers take turns, the most there may be with an early exit.
+        mean_steps: steps that a decision took on average, all layers' turns together.
+        certified_share: share of the decisions that were certified; None without a certified exit. With digits they are
+            certified to be the original network's, with radix to be those of the network without the exit.
+        certified_differing: how many of those differ from the decision of the agent compared with; None without one.
+        saturated_share: share of the decisions in which a neuron was driven beyond its range, so that nothing can be
+            certified; None but for the method "digits".
         spikes_per_decision: spikes of all neurons in a decision, those of an encoded input not included.
         spikes_per_layer: the same for each spiking layer.
         input_spikes_per_decision: spikes of an encoded input; 0.0 with constant encoding.
@@ -78,6 +85,10 @@ class EvaluationReport:
     lengths: tuple[int, ...]
     episode_decisions: tuple[int, ...]
     episode_agreements: tuple[int, ...] | None
+    mean_steps: float | None = None
+    certified_share: float | None = None
+    certified_differing: int | None = None
+    saturated_share: float | None = None
     seconds: float = dataclasses.field(compare=False)
     agent_seconds: float = dataclasses.field(compare=False)
     compared_seconds: float = dataclasses.field(compare=False)
@@ -102,14 +113,16 @@ class EvaluationReport:
         if not isinstance(values, Mapping):
             raise TypeError(f"values must be a mapping, got {type(values).__name__}")
         names = [f.name for f in dataclasses.fields(cls)]
-        missing, unknown = sorted(set(names) - set(values)), sorted(map(repr, set(values) - set(names)))
+        # Attributes that reports did not always have are read as None from those that lack them.
+        required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
+        missing, unknown = sorted(required - set(values)), sorted(map(repr, set(values) - set(names)))
         if missing or unknown:
             raise ValueError(
                 f"values must hold the attributes of an EvaluationReport; missing: {', '.join(missing) or 'none'}; "
                 f"unknown: {', '.join(unknown) or 'none'}"
             )
         hints = get_type_hints(cls)
-        return cls(**{name: _as_type(name, values[name], hints[name]) for name in names})
+        return cls(**{name: _as_type(name, values[name], hints[name]) for name in names if name in values})
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the report as strict JSON, atomically.
@@ -134,6 +147,22 @@ class EvaluationReport:
             rows.append(("similarity", f"{100 * self.similarity:.2f} %", f"equal decisions, {between}"))
         extra = f", and {self.random_decisions:,} random ones" if self.random_decisions else ""
         rows.append(("decisions", f"{self.decisions:,}", f"in {sum(self.lengths):,} environment steps{extra}"))
+        if self.mean_steps is not None:
+            rows.append(
+                ("steps", f"{self.mean_steps:,.2f}".removesuffix(".00"), "per decision, all layers' turns together")
+            )
+        if self.certified_share is not None:
+            differing = self.certified_differing
+            note = (
+                ""
+                if differing is None
+                else f", {differing:,} of them differ"
+                if differing
+                else ", none of them differs"
+            )
+            rows.append(("certified", f"{100 * self.certified_share:.2f} %", "of the decisions" + note))
+        if self.saturated_share:
+            rows.append(("out of range", f"{100 * self.saturated_share:.2f} %", "of the decisions, never certified"))
         if self.spikes_per_decision is not None and self.spikes_per_layer is not None:
             layers = " + ".join(f"{x:,.1f}" for x in self.spikes_per_layer)
             rows.append(("spikes", f"{self.spikes_per_decision:,.1f}", f"per decision, by layer {layers or 'none'}"))
