@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from snnfast.bench import evaluation, similarity
+from snnfast.bench import evaluation, policies, similarity
 from snnfast.bench.evaluation import NotebookNetwork
 from snnfast.bench.workloads import SHAPES
 from snnfast.cli import main
@@ -17,7 +17,7 @@ from snnfast.conversion import PRESETS, convert
 from snnfast.evaluation import evaluate
 from snnfast.learning import make_policy, pretrained_policy, record_replay, save_policy
 
-SMALL = similarity.Protocol(episodes=3, max_steps=40, replay_size=300)
+SMALL = policies.Protocol(episodes=3, max_steps=40, replay_size=300)
 
 
 def test_the_notebooks_way_computes_the_thesis_preset():
@@ -68,7 +68,7 @@ def trained(monkeypatch):
         result.greedy_return_at_solved = result.greedy_return = 40.0 if good else 12.5
         return result
 
-    monkeypatch.setattr(similarity, "train_policy_gradient", train)
+    monkeypatch.setattr(policies, "train_policy_gradient", train)
     return calls
 
 
@@ -101,7 +101,7 @@ def test_the_second_preset_uses_the_policies_of_the_first(tmp_path, trained):
 
 def test_policies_of_other_settings_or_damaged_ones_are_not_used(tmp_path, trained):
     similarity.run("rate", seeds=1, cache=tmp_path, protocol=SMALL, say=lambda text: None)
-    other = similarity.Protocol(episodes=3, max_steps=40, replay_size=300, train_max_steps=100)
+    other = policies.Protocol(episodes=3, max_steps=40, replay_size=300, train_max_steps=100)
     similarity.run("rate", seeds=1, cache=tmp_path, protocol=other, say=lambda text: None)
     assert trained == [1, 1]
     for path in tmp_path.rglob("seed-1.safetensors"):
@@ -111,7 +111,7 @@ def test_policies_of_other_settings_or_damaged_ones_are_not_used(tmp_path, train
 
 
 def test_similarity_gives_up_where_nothing_holds(tmp_path, monkeypatch, trained):
-    monkeypatch.setattr(similarity, "_measure", lambda *a: None)
+    monkeypatch.setattr(policies, "_hold", lambda *a: None)
     with pytest.raises(RuntimeError, match=r"only 0 of .* policies hold"):
         similarity.run("rate", seeds=1, cache=tmp_path, protocol=SMALL, say=lambda text: None)
 
@@ -127,10 +127,10 @@ def test_bench_similarity_command(tmp_path, capsys, monkeypatch, trained):
 
 def test_the_cache_is_the_users(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert similarity.default_cache() == tmp_path / "snnfast"
+    assert policies.default_cache() == tmp_path / "snnfast"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")  # the standard says to ignore it
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert str(similarity.default_cache()) == "/home/somebody/.cache/snnfast"
+    assert str(policies.default_cache()) == "/home/somebody/.cache/snnfast"
 
 
 def test_bench_network_command(capsys, monkeypatch):
@@ -178,7 +178,7 @@ def test_bench_all(capsys, monkeypatch, tmp_path):
 def test_a_measured_policy_that_falls_is_not_used(tmp_path):
     policy = make_policy([4, 16, 16, 2], seed=1)
     save_policy(policy, tmp_path / "p.safetensors")
-    assert similarity._measure(SMALL, 1, policy, "rate", {}) is None
+    assert policies._hold(SMALL, 1, policy, {}) is None
 
 
 def test_the_comparison_starts_from_other_states_than_the_replay(monkeypatch):
@@ -192,9 +192,11 @@ def test_the_comparison_starts_from_other_states_than_the_replay(monkeypatch):
         seeds["evaluation"].append(seed)
         return evaluate(*args, seed=seed, **options)
 
-    monkeypatch.setattr(similarity, "record_replay", record)
+    monkeypatch.setattr(policies, "record_replay", record)
+    monkeypatch.setattr(policies, "evaluate", play)
     monkeypatch.setattr(similarity, "evaluate", play)
-    row = similarity._measure(SMALL, 7, pretrained_policy("CartPole-v1"), "rate", {})
-    assert row is not None
+    held = policies._hold(SMALL, 7, pretrained_policy("CartPole-v1"), {})
+    assert held is not None
+    row = similarity._measure(held, "rate")
     assert row["decisions"] == 120
     assert seeds == {"replay": [7], "evaluation": [10_007, 10_007]}
