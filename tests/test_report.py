@@ -24,7 +24,7 @@ from snnfast import (
     write_sweep_report,
 )
 from snnfast.cli import main
-from snnfast.comparison import HeldOut
+from snnfast.conversion.comparison import HeldOut
 from snnfast.sweep import Skipped, SweepResult
 
 pytest.importorskip("matplotlib")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from snnfast import PRESETS, Replay, convert, evaluate, pretrained_policy, record_replay, sweep
-from snnfast.comparison import HeldOut, split_replay
+from snnfast.conversion.comparison import HeldOut, split_replay
 from snnfast.sweep import METHODS, TIMESTEPS, SweepResult
 
 POLICY = pretrained_policy("CartPole-v1")

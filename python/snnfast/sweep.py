@@ -15,8 +15,8 @@ from typing import Any, Literal
 from torch import nn
 from tqdm.auto import tqdm
 
-from snnfast.comparison import Comparison, HeldOut, split_replay
 from snnfast.conversion import PRESETS, convert
+from snnfast.conversion.comparison import Comparison, HeldOut, split_replay
 from snnfast.conversion.presets import get_preset
 from snnfast.conversion.scaling import check_percentile
 from snnfast.evaluation import EvaluationReport, evaluate
@@ -37,7 +37,7 @@ Budget = Literal["steps", "spikes"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepRow(Comparison):
-    """One conversion of a sweep, and how it decides: a :class:`snnfast.comparison.Comparison`, and
+    """One conversion of a sweep, and how it decides: a :class:`snnfast.conversion.comparison.Comparison`, and
 
     Attributes:
         method: the preset.

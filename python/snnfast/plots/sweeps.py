@@ -29,7 +29,7 @@ _SHADES = (SKY, BLUE, INK, ORANGE, RED)
 
 
 class PointLike(Protocol):
-    """What a picture needs to know of a network, as in ``snnfast.comparison.Comparison``."""
+    """What a picture needs to know of a network, as in ``snnfast.conversion.comparison.Comparison``."""
 
     @property
     def mean_steps(self) -> float: ...

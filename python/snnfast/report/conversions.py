@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from snnfast import plots
-from snnfast.comparison import Answers, Comparison, HeldOut
 from snnfast.conversion import ABOUT
+from snnfast.conversion.comparison import Answers, Comparison, HeldOut
 from snnfast.conversion.settings import OPTIONS
 from snnfast.evaluation import EvaluationReport
 from snnfast.learning import Replay

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snnfast import plots
-from snnfast.comparison import Comparison
 from snnfast.conversion import ABOUT
+from snnfast.conversion.comparison import Comparison
 from snnfast.report.page import Card, Page, Table, between, percent, significant
 from snnfast.sweep import SweepResult, SweepRow
 

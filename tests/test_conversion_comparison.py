@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnfast import Replay, convert, make_policy
-from snnfast.comparison import HeldOut, similarity_interval, split_replay
+from snnfast.conversion.comparison import HeldOut, similarity_interval, split_replay
 
 
 def replay(lengths: list[int] | None, n_in: int = 4, seed: int = 0) -> Replay:
