@@ -5,6 +5,8 @@ from snnfast._version import __version__
 from snnfast.backends import num_threads, set_num_threads
 from snnfast.checkpoint import CheckpointError
 from snnfast.conversion import PRESETS, convert
+from snnfast.conversion.comparison import split_replay
+from snnfast.conversion.prediction import SimilarityPrediction, predict_similarity
 from snnfast.evaluation import EvaluationReport, evaluate
 from snnfast.info import info
 from snnfast.layer import if_forward
@@ -34,6 +36,7 @@ __all__ = [
     "RadixCode",
     "RateCode",
     "Replay",
+    "SimilarityPrediction",
     "Simulation",
     "SpikingNetwork",
     "StagedCode",
@@ -48,10 +51,12 @@ __all__ = [
     "load_policy",
     "make_policy",
     "num_threads",
+    "predict_similarity",
     "pretrained_policy",
     "record_replay",
     "save_policy",
     "set_num_threads",
+    "split_replay",
     "sweep",
     "train_policy_gradient",
     "write_report",

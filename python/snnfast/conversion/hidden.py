@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What hidden neurons say in spikes, beside what they should say: the two that a conversion's errors are split with.
+
+Between the original network and the spiking one stands the *clipped* network: the spiking network's own weights, with
+activations that are exact within the neurons' ranges and cut off outside. What it lacks to the original is the ranges'
+fault, and no number of steps mends it; what the spiking network lacks to it is due to its spikes being few.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snnfast.conversion import digits
+from snnfast.conversion.convert import output_gain
+from snnfast.conversion.scaling import Float64Array
+from snnfast.network import SpikingNetwork
+from snnfast.spec import DigitsCode, FloatArray, NetworkSpec, RadixCode, RateCode, StagedCode
+
+#: Numbers to record at once, about: 64 MiB.
+_BUDGET = 2**24
+
+
+def clipped_activations(spec: NetworkSpec, observations: FloatArray) -> list[Float64Array]:
+    """Every layer's outputs if hidden activations were exact from 0 to 1 and cut off there, in scaled units."""
+    x = observations.astype(np.float64)
+    if spec.split_inputs:
+        x = np.concatenate([np.maximum(x, 0.0), np.maximum(-x, 0.0)], axis=1)
+    outputs = []
+    for i, (weight, bias) in enumerate(zip([spec.encoded_weights, *spec.weights[1:]], spec.biases, strict=True)):
+        x = x @ weight.T.astype(np.float64)
+        if bias is not None:
+            x += bias
+        if i < len(spec.weights) - 1:
+            x = np.clip(x, 0.0, 1.0)
+        outputs.append(x)
+    return outputs
+
+
+def spiking_activations(network: SpikingNetwork, observations: FloatArray) -> list[Float64Array]:
+    """Every hidden layer's activations as its spikes tell them, (N, n) in scaled units: what the next layer adds up.
+
+    Args:
+        network: a converted one, without early exit.
+        observations: (N, n_in).
+    """
+    spec = network.spec
+    size = max(1, _BUDGET // (spec.timesteps * sum(spec.sizes[1:])))
+    parts: list[list[Float64Array]] = [[] for _ in spec.weights[1:]]
+    for start in range(0, len(observations), size):
+        spikes = network.simulate(observations[start : start + size], record="spikes").spikes
+        assert spikes is not None
+        for layer, part in enumerate(parts):
+            worth = spike_worth(spec, layer)
+            part.append(np.einsum("tbn,tn->bn", spikes[layer].cpu().numpy().astype(np.float64), worth))
+    return [np.concatenate(part) for part in parts]
+
+
+def spike_worth(spec: NetworkSpec, layer: int) -> Float64Array:
+    """What a spike of every step is worth to the next layer: (T, n), or (T, 1) where all neurons are alike."""
+    steps, code = spec.timesteps, spec.code
+    t = np.arange(1, steps + 1, dtype=np.float64)[:, None]
+    if isinstance(code, DigitsCode):
+        return code.values[layer].astype(np.float64)
+    if isinstance(code, RadixCode):
+        return 2.0 ** (steps - t) / (2.0**steps - 1.0)
+    copies = code.copies if isinstance(code, (RateCode, StagedCode)) else 1
+    if isinstance(code, StagedCode) and code.ramp:
+        return (steps - t + 1.0) / (steps * (steps + 1) / 2.0 * copies)
+    return np.full((steps, 1), spec.neuron.threshold / (steps * copies))
+
+
+def rebuilt(network: SpikingNetwork, timesteps: int | None = None) -> SpikingNetwork:
+    """The same conversion without early exit, of another number of steps if one is given; output in the same units.
+
+    Raises:
+        ValueError: if the network was not converted, or its digits are made for one number of steps only.
+    """
+    spec, settings = network.spec, made_with(network)
+    if timesteps is None or timesteps == spec.timesteps:
+        if spec.early_exit is None:
+            return network
+        timesteps = spec.timesteps
+    code, scale, gain = spec.code, network.output_scale, network.conversion["gain"]
+    if isinstance(code, DigitsCode) and timesteps != spec.timesteps:
+        if settings["spike_error"] is not None:
+            raise ValueError("a network with spike_error has the steps that its digits need, and no other number")
+        first = settings["first_steps"]
+        code = digits.schedule(
+            spec.weights,
+            timesteps,
+            tau=settings["tau"],
+            first_steps=None if first is None else max(1, timesteps - (spec.timesteps - first)),
+            kappa=settings["kappa"],
+            guard=settings["guard"],
+        )
+    elif settings["method"] == "rate":
+        # An early exit divides by the steps itself; without one the output grows with them.
+        had, gain = gain, output_gain(spec.neuron, timesteps, spec.decoding, backend=network.backend)
+        scale *= had / gain
+    return SpikingNetwork(
+        spec.weights,
+        spec.biases,
+        spec.neuron,
+        timesteps,
+        decoding=spec.decoding,
+        backend=network.backend,
+        exact=network.exact,
+        split_inputs=spec.split_inputs,
+        code=code,
+        output_scale=scale,
+        conversion={**network.conversion, "gain": gain, "settings": {**settings, "timesteps": timesteps}},
+    )
+
+
+def made_with(network: SpikingNetwork) -> dict[str, Any]:
+    """The settings of a conversion.
+
+    Raises:
+        TypeError: if it is no spiking network.
+        ValueError: if it was not converted from a policy.
+    """
+    if not isinstance(network, SpikingNetwork):
+        raise TypeError(f"net must be a SpikingNetwork, got {type(network).__name__}")
+    settings = network.conversion.get("settings")
+    if not isinstance(settings, dict):
+        raise ValueError("net must come from convert(): this network does not say how it was converted")
+    return settings
+
+
+def original_units(network: SpikingNetwork) -> float:
+    """Factor from the clipped network's outputs to the policy's."""
+    return network.output_scale * float(network.conversion["gain"])
+
+
+def lead(outputs: npt.NDArray[Any], of: npt.NDArray[np.int64] | None = None) -> Float64Array:
+    """The best output less the second, (N,); with ``of`` (N, 2) of those two outputs, whichever they are here."""
+    if of is None:
+        of = best_two(outputs)
+    pair: Float64Array = np.take_along_axis(outputs, of, axis=1).astype(np.float64)
+    difference: Float64Array = pair[:, 0] - pair[:, 1]
+    return difference
+
+
+def best_two(outputs: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Indices of the largest and the second largest output, (N, 2); the first ones at ties, as argmax has it."""
+    order: npt.NDArray[np.int64] = np.argsort(-outputs, axis=1, kind="stable")[:, :2]
+    return order

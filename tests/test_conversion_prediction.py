@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predicted similarity: what is counted, what theory adds, and where the errors of hidden activations come from."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import snnfast as sf
+from snnfast.conversion import read_network
+from snnfast.conversion.hidden import clipped_activations, original_units, rebuilt, spiking_activations
+from snnfast.conversion.scaling import activations
+
+RATES = ({"preset": "rate", "timesteps": 32}, {"preset": "rate", "readout": "final"}, {"preset": "rate-copies"})
+OTHERS = ({"preset": "staged"}, {"preset": "radix", "timesteps": 8}, {"preset": "digits", "timesteps": 8})
+
+
+@pytest.fixture(scope="module")
+def policy() -> torch.nn.Sequential:
+    return sf.pretrained_policy("CartPole-v1")
+
+
+@pytest.fixture(scope="module")
+def replay(policy: torch.nn.Sequential) -> sf.Replay:
+    return sf.record_replay("CartPole-v1", policy, size=10_000, max_steps=500, seed=3)
+
+
+@pytest.fixture(scope="module")
+def fresh(policy: torch.nn.Sequential) -> sf.Replay:
+    return sf.record_replay("CartPole-v1", policy, size=10_000, max_steps=500, seed=400)
+
+
+@pytest.mark.parametrize("options", [*RATES, *OTHERS], ids=str)
+def test_hidden_activations_are_what_the_output_is_made_of(
+    options: dict[str, object], policy: torch.nn.Sequential, replay: sf.Replay
+) -> None:
+    network = sf.convert(policy, replay, **{**options, "timesteps": 12, "readout": "final"})  # type: ignore[arg-type]
+    states = replay.observations[:300].numpy()
+    last = spiking_activations(network, states)[-1]
+    bias = network.spec.biases[-1]
+    assert bias is not None
+    outputs = (last @ network.spec.weights[-1].T + bias) * original_units(network)
+    assert np.allclose(outputs, network(states, original_units=True), atol=1e-4)
+    # Within a step of what the ranges allow.
+    exact = clipped_activations(network.spec, states)[0]
+    assert np.abs(spiking_activations(network, states)[0] - exact).max() < 1 / 6
+
+
+def test_the_clipped_network_is_the_original_within_its_ranges(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    states = replay.observations.numpy()
+    layers = read_network(policy)
+    wide = sf.convert(policy, replay, preset="digits", percentile=100.0, split_inputs=True)
+    outputs = clipped_activations(wide.spec, states)[-1] * original_units(wide)
+    assert np.allclose(outputs, activations(layers, states)[-1], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "other"),
+    [
+        ({"preset": "rate"}, {"timesteps": 24}),
+        ({"preset": "rate-early-exit"}, {"timesteps": 24, "early_exit": None}),
+        ({"preset": "radix-certified"}, {"timesteps": 6}),
+        ({"preset": "digits", "first_steps": 10}, {"timesteps": 9, "first_steps": 7}),
+    ],
+    ids=str,
+)
+def test_a_network_of_other_steps_is_the_conversion_with_those(
+    options: dict[str, object], other: dict[str, object], policy: torch.nn.Sequential, replay: sf.Replay
+) -> None:
+    network = rebuilt(sf.convert(policy, replay, **options), other["timesteps"])  # type: ignore[arg-type]
+    preset = str(options["preset"]).removesuffix("-certified")
+    wanted = {"preset": "rate-copies"} if preset == "rate-early-exit" else {**options, "preset": preset}
+    converted = sf.convert(policy, replay, **{**wanted, **other})  # type: ignore[arg-type]
+    states = replay.observations[:500]
+    assert torch.allclose(network(states, original_units=True), converted(states, original_units=True), rtol=1e-5)
+    assert original_units(network) == pytest.approx(original_units(converted))
+
+
+@pytest.mark.parametrize("options", [*RATES, *OTHERS], ids=str)
+def test_theory_and_count_agree_and_foretell_other_steps(
+    options: dict[str, object], policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay
+) -> None:
+    network = sf.convert(policy, replay, **options)  # type: ignore[arg-type]
+    found = sf.predict_similarity(network, policy, fresh)
+    assert found.similarity < 1
+    assert found.interval[0] < found.similarity < found.interval[1]
+    assert (found.states, found.episodes, found.seen) == (10_000, 20, False)
+    assert found.theory == pytest.approx(found.similarity, abs=0.005)
+    more = network.timesteps * 2 if found.growth == "power" else network.timesteps + 2
+    then = sf.predict_similarity(sf.convert(policy, replay, **{**options, "timesteps": more}), policy, fresh)  # type: ignore[arg-type]
+    assert found.extrapolate(more) > found.theory
+    assert found.extrapolate(more) == pytest.approx(then.similarity, abs=0.003)
+    assert found.extrapolate(network.timesteps) == found.theory
+    json.dumps(found.as_dict(), allow_nan=False)
+
+
+def test_exponents_are_those_of_sigma_delta_and_of_digits(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay
+) -> None:
+    def exponent(**options: object) -> float:
+        found = sf.predict_similarity(sf.convert(policy, replay, **options), policy, fresh).exponent  # type: ignore[arg-type]
+        assert found is not None
+        return found
+
+    assert exponent(method="rate", readout="final") == pytest.approx(1.0, abs=0.2)
+    assert exponent(method="staged", ramp=True, timesteps=64) == pytest.approx(1.5, abs=0.25)
+    assert exponent(method="radix", timesteps=10) == pytest.approx(np.log(2), abs=0.15)
+    assert exponent(method="digits", timesteps=9) == pytest.approx(np.log(3), abs=0.25)
+
+
+def test_what_ranges_cut_off_stays_however_many_steps(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay
+) -> None:
+    narrow = sf.convert(policy, replay, preset="radix", percentile=60.0, timesteps=8)
+    found = sf.predict_similarity(narrow, policy, fresh)
+    wide = sf.predict_similarity(sf.convert(policy, replay, preset="radix", headroom=2.0), policy, fresh)
+    assert found.clipping_error > 100 * wide.clipping_error
+    assert found.extrapolate(20) == pytest.approx(1 - found.density * found.clipping_error, abs=1e-4)
+    assert found.extrapolate(20) < 0.99 < wide.extrapolate(20)
+
+
+def test_errors_are_in_the_policys_units(policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay) -> None:
+    network = sf.convert(policy, replay, preset="rate", timesteps=16)
+    found = sf.predict_similarity(network, policy, fresh).outputs
+    with torch.no_grad():
+        wanted = policy(fresh.observations).double().numpy()
+    got = network(fresh.observations, original_units=True).double().numpy()
+    shares = (0.5, 0.9, 0.99, 1.0)
+    assert np.allclose(np.array(found.outputs).T, np.quantile(np.abs(got - wanted), shares, axis=0), atol=1e-5)
+    lead = np.abs((got[:, 0] - got[:, 1]) - (wanted[:, 0] - wanted[:, 1]))
+    assert np.allclose(found.lead, np.quantile(lead, shares), atol=1e-5)
+    assert found.typical_lead == pytest.approx(np.median(np.abs(wanted[:, 0] - wanted[:, 1])), abs=1e-5)
+
+
+def test_states_of_the_conversion_are_recognised(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    first, last = sf.split_replay(replay)
+    network = sf.convert(policy, first, preset="digits")
+    assert sf.predict_similarity(network, policy, first).seen
+    found = sf.predict_similarity(network, policy, last)
+    assert not found.seen
+    assert "split_replay" not in str(found)
+    assert "split_replay" in str(sf.predict_similarity(network, policy, first))
+
+
+def test_words(policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay) -> None:
+    text = str(sf.predict_similarity(sf.convert(policy, replay, preset="rate", timesteps=32), policy, fresh))
+    for words in (
+        "counted on 10,000 states of 20 episodes",
+        "theory says",
+        "expected with T=64",
+        "error of",
+        "output 1",
+    ):
+        assert words in text
+
+
+def test_wrong_arguments(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    network = sf.convert(policy, replay, preset="fewest-spikes")
+    plain = sf.SpikingNetwork(network.weights, network.biases)
+    with pytest.raises(ValueError, match="net must come from convert"):
+        sf.predict_similarity(plain, policy, replay)
+    with pytest.raises(TypeError, match="net must be a SpikingNetwork, got Sequential"):
+        sf.predict_similarity(policy, policy, replay)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="replay must be a Replay, got Tensor"):
+        sf.predict_similarity(network, policy, replay.observations)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="policy must be the network that net was made from"):
+        sf.predict_similarity(network, sf.make_policy([4, 8, 2]), replay)
+    found = sf.predict_similarity(network, policy, replay)
+    with pytest.raises(ValueError, match="made for one number of steps only"):
+        found.extrapolate(5)
+    with pytest.raises(ValueError, match="timesteps must be"):
+        found.extrapolate(0)
