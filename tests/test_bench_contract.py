@@ -61,7 +61,7 @@ def run(spec: NetworkSpec, observations: torch.Tensor, current: Current | None =
     """A run in plain torch, with another way to compute a layer's current."""
     with pytest.MonkeyPatch.context() as patch:
         if current is not None:
-            patch.setattr(reference, "layer_current", current)
+            patch.setattr(plain, "layer_current", current)
         return reference.simulate(spec, observations, record=("spikes", "potentials"))
 
 

@@ -184,3 +184,46 @@ def test_settings_that_contradict_each_other_say_so(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         sf.convert(policy, replay, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_certified_digits_hold_in_random_networks_in_and_out_of_range(depth: int) -> None:
+    certified = early = out = 0
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(100 * depth + seed)
+        sizes = [3, *torch.randint(5, 17, (depth,), generator=generator).tolist(), 4]
+        policy = sf.make_policy(sizes, seed=seed)
+        states = torch.randn(600, 3, generator=generator)
+        # Ranges of the first states; the others are twice as far out.
+        network = sf.convert(policy, states[:200], method="digits", early_exit="certified", timesteps=4 * depth + 6)
+        found = network.simulate(2.0 * states)
+        assert found.certified is not None
+        assert found.saturated is not None
+        assert found.steps is not None
+        with torch.no_grad():
+            outputs = policy.double()(2.0 * states.double())
+        certain = found.certified > 0
+        # Closer to a tie than float32 computes, there is no decision of the policy's to speak of.
+        tied = outputs.topk(2, dim=1).values.diff(dim=1).abs()[:, 0] < 1e-6 * outputs.abs().amax(dim=1)
+        assert not (certain & ~tied & (found.output.argmax(dim=1) != outputs.argmax(dim=1))).any()
+        certified += int(certain.sum())
+        early += int((found.steps < network.spec.total_steps).sum())
+        out += int((found.saturated > 0).sum())
+    assert certified > 12 * 600 / 4, "of most networks, many"
+    assert early > 0.8 * certified
+    assert out > 0
+
+
+def test_the_first_of_several_hidden_layers_stops_two_digits_early(
+    policy: torch.nn.Sequential, replay: sf.Replay
+) -> None:
+    def worths(network: sf.SpikingNetwork) -> list[int]:
+        code = network.spec.code
+        assert isinstance(code, sf.DigitsCode)
+        return [int(np.flatnonzero((layer > 0).any(axis=1)).max()) + 1 for layer in code.values]
+
+    assert worths(sf.convert(policy, replay, method="digits", timesteps=12)) == [10, 12]
+    assert worths(sf.convert(policy, replay, method="digits", timesteps=12, first_steps=12)) == [12, 12]
+    assert worths(sf.convert(policy, replay, method="digits", timesteps=11)) == [11, 11], "too few to spare any"
+    shallow = sf.make_policy([4, 16, 2], seed=1)
+    assert worths(sf.convert(shallow, replay, method="digits", timesteps=12)) == [12], "nothing comes after it"

@@ -298,7 +298,7 @@ W = np.ones((2, 3), dtype=np.float32)
         (dict(timesteps=1.5), TypeError, "timesteps must be an integer, got 1.5"),
         (dict(timesteps=True), TypeError, "timesteps must be an integer, got True"),
         (dict(encoding="rate"), ValueError, "encoding must be one of 'constant', 'equidistant', 'poisson', got 'rate'"),
-        (dict(decoding="max"), ValueError, "decoding must be one of 'potential', 'mean_potential', 'spikes'"),
+        (dict(decoding="max"), ValueError, "'parabolic_potential', 'spikes', 'first_spike', got 'max'"),
         (dict(exact=1), TypeError, "exact must be True or False, got 1"),
         (dict(split_inputs="yes"), TypeError, "split_inputs must be True or False, got 'yes'"),
         (dict(weights=[W[:, :1]], bias_input=True), ValueError, "must have at least 2 columns when bias_input is set"),

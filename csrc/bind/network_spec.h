@@ -69,7 +69,6 @@ inline CodeSpec make_code(const pybind11::dict& given) {
   code.left = numbers(given, "left");
   code.overtake = numbers(given, "overtake");
   code.drift = tables(given, "drift");
-  code.reach = numbers(given, "reach");
   return code;
 }
 

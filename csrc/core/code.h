@@ -33,7 +33,6 @@ struct CodeSpec {
   float slack = 0.0f;                     // certified
   std::vector<float> left, overtake;      // radix: (timesteps), (n_out, n_out)
   std::vector<std::vector<float>> drift;  // digits: per hidden layer (timesteps, n)
-  std::vector<float> reach;               // digits: (timesteps, n of the last hidden layer)
 };
 
 inline void require_tables(const char* name, const std::vector<std::vector<float>>& tables,
@@ -80,7 +79,6 @@ inline void validate(const CodeSpec& code, const std::vector<int64_t>& hidden, i
   } else {
     require(code.kind == CodeKind::digits, "a rate code has no certified exit");
     require_tables("drift", code.drift, hidden, timesteps);
-    require_tables("reach", {code.reach}, {hidden.back()}, timesteps);
   }
 }
 

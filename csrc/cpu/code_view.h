@@ -29,7 +29,6 @@ struct CodeView {
   float slack;
   const float* left;      // (timesteps), or null
   const float* overtake;  // (n_out, padded n_out), or null
-  const float* reach;     // (timesteps, padded), or null
 };
 
 }  // namespace snnfast

@@ -79,7 +79,7 @@ inline bool digits_are_certain_now(const NetworkView& net, int64_t t, CodedSampl
   const LayerView& hidden = net.layers[l];
   const CodeLayerView& tables = net.code->layers[l];
   return digits_are_certain(*net.code, hidden, net.layers[l + 1], s.state + tables.offset, s.sent + tables.offset,
-                            tables.drift + t * hidden.padded, t, s.running, s.weighted);
+                            tables.drift + t * hidden.padded, s.running, s.weighted);
 }
 
 }  // namespace

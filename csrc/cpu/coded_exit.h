@@ -52,13 +52,12 @@ inline bool radix_is_certain(const CodeView& code, const float* output, const La
   return leads(code, best, output, worst, last.n_out);
 }
 
-// `drive` and `sent` of the last hidden layer, of which W are the outgoing weights.
+// `drive` and `sent` of the last hidden layer, and how far the original's drives may be from these.
 inline bool digits_are_certain(const CodeView& code, const LayerView& hidden, const LayerView& last, const float* drive,
-                               const float* sent, const float* drift, int64_t t, const float* output, float* worst) {
+                               const float* sent, const float* drift, const float* output, float* worst) {
   const Best best = best_of(output, last.n_out);
   if (!best.ordered) return false;
   constexpr int L = Vec::lanes;
-  const float* reach = code.reach + t * hidden.padded;
   const int64_t best_panel = best.index / kPanel, best_width = panel_vectors(last, best_panel) * L;
   const float* best_weights = last.weights + best_panel * kPanel * last.n_in + (best.index - best_panel * kPanel);
   for_panels(last, [&](auto vectors, int64_t begin, const float* weights) {
@@ -66,10 +65,8 @@ inline bool digits_are_certain(const CodeView& code, const LayerView& hidden, co
     Vec sum[V];
     for (int v = 0; v < V; ++v) sum[v] = broadcast(0.0f);
     for (int64_t j = 0; j < hidden.n_out; ++j) {
-      const float x = sent[j], highest = drive[j] + drift[j];
-      const float capped = smaller(x + reach[j], 1.0f);
-      const Vec low = broadcast(larger(x - reach[j], 0.0f) - x);
-      const Vec high = broadcast((highest <= 1.0f ? capped : larger(capped, highest)) - x);
+      const Vec low = broadcast(larger(drive[j] - drift[j], 0.0f) - sent[j]);
+      const Vec high = broadcast(larger(drive[j] + drift[j], 0.0f) - sent[j]);
       const Vec top = broadcast(best_weights[j * best_width]);
       for (int v = 0; v < V; ++v) {
         const Vec difference = top - load(weights + (j * V + v) * L);

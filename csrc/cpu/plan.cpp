@@ -343,8 +343,6 @@ void Plan::build_code(const NetworkSpec& spec) {
     code_layers_.push_back(view);
   }
   code_.layers = code_layers_.data();
-  if (!code.reach.empty())
-    code_.reach = rows(code.reach, layers_[layers_.size() - 2].n_out, layers_[layers_.size() - 2].padded);
 }
 
 // For people: what runs which layer, and why.

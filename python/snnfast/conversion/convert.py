@@ -111,7 +111,8 @@ def convert(
         copies: with "rate" and "staged", how many staggered copies there are of every hidden neuron.
         signed: with "rate", let a neuron take a spike back that came too early.
         ramp: with "staged", let early spikes weigh more, which averages the membrane's residue away.
-        tau, first_steps, kappa, guard: of "digits"; see :func:`snnfast.conversion.digits.schedule`.
+        tau, first_steps, kappa, guard: of "digits"; see :func:`snnfast.conversion.digits.schedule`. Without
+            ``first_steps`` the first of several hidden layers stops two steps before the end if there are 12 or more.
         spike_error: of "digits", in place of ``timesteps`` and the four before: fewest spikes, layer after layer, with
             digits per neuron down to this share of the outputs' margin; 2e-4 to 3e-4 for a policy. See
             :func:`snnfast.conversion.digits.staged_schedule`.
@@ -243,12 +244,23 @@ def _code(
             weights,
             settings.timesteps,
             tau=settings.tau,
-            first_steps=settings.first_steps,
+            first_steps=_first_steps(settings, len(weights) - 1),
             kappa=settings.kappa,
             guard=settings.guard,
         )
     code = RateCode(copies=settings.copies, signed=settings.signed)
     return None if code == RateCode() else code
+
+
+def _first_steps(settings: Preset, hidden_layers: int) -> int | None:
+    """Steps of the first layer's digits. Those of its last two digits are spared where others come after it.
+
+    From 12 steps on that is measured to cost nothing (10 % fewer spikes on CartPole, 99.996 instead of 99.995 % at 12
+    steps); below, the similarity falls with every digit that is left out.
+    """
+    if settings.first_steps is None and not settings.guard and hidden_layers > 1 and settings.timesteps >= 12:
+        return settings.timesteps - 2
+    return settings.first_steps
 
 
 def output_gain(neuron: NeuronSpec, timesteps: int, decoding: Decoding, *, backend: str = "auto") -> float:

@@ -245,14 +245,12 @@ def _digits_sure(run: _Run, t: int, drive: list[Tensor], sent: Tensor, output: T
     if tables is None:
         return None
     assert tables.drift is not None
-    assert tables.reach is not None
     inside = torch.ones(run.batch, dtype=torch.bool)
     for z, drift in zip(drive[:-1], tables.drift[:-1], strict=True):
         inside &= (z + _tensor(drift[t]) <= 1).all(dim=1)
-    reach, highest = _tensor(tables.reach[t]), drive[-1] + _tensor(tables.drift[-1][t])
-    low = clip(sent - reach, 0.0, math.inf) - sent
-    high = clip(sent + reach, -math.inf, 1.0)
-    high = torch.where(highest <= 1, high, torch.where(high > highest, high, highest)) - sent
+    moves = _tensor(tables.drift[-1][t])
+    low = clip(drive[-1] - moves, 0.0, math.inf) - sent
+    high = clip(drive[-1] + moves, 0.0, math.inf) - sent
     weights = run.weights[-1]
     top, worst = output.argmax(dim=1), torch.zeros_like(output)
     for j in range(weights.shape[1]):

@@ -28,9 +28,9 @@ class Certificate:
     ``(o[a] - o[b]) + worst(a, b) > slack`` for every b, where the worst that may come is
 
     * radix: ``left[t] * overtake[a, b]``;
-    * digits: ``sum_j min(D_j (low_j - x_j), D_j (high_j - x_j))`` with ``D_j = W[a,j] - W[b,j]`` of the last layer and
-      ``low_j = max(0, x_j - reach[t,j])``, ``high_j = min(1, x_j + reach[t,j])`` where the last hidden neuron's final
-      drive is certain to be at most 1 (``z_j + drift[t,j] <= 1``), else ``max(min(1, x_j + reach), z_j + drift)``.
+    * digits: ``sum_j min(D_j (low_j - x_j), D_j (high_j - x_j))`` with ``D_j = W[a,j] - W[b,j]`` of the last layer,
+      ``low_j = max(0, z_j - drift[t,j])`` and ``high_j = max(0, z_j + drift[t,j])``: between them lies the activation
+      in the original network of the last hidden neuron j, which has sent x_j and whose drive is z_j so far.
       It is void while a neuron of an earlier hidden layer may end above 1: ``z + drift > 1`` (the first layer's drive
       is constant, so its drift is the rounding alone).
 
@@ -38,15 +38,13 @@ class Certificate:
         slack: rounding of outputs and sums.
         left: radix, (K,): what the bits to come may add, in whole smallest spikes.
         overtake: radix, (n_out, n_out): ``sum_j min(0, W[a,j] - W[b,j])`` per smallest spike.
-        drift: digits, per hidden layer (T, n): the most that a drive may still move.
-        reach: digits, (T, n): the most that the original's last hidden activation may differ from what was sent.
+        drift: digits, per hidden layer (T, n): the most that the original's drive may differ from the one so far.
     """
 
     slack: np.float32
     left: FloatArray | None = None
     overtake: FloatArray | None = None
     drift: tuple[FloatArray, ...] | None = None
-    reach: FloatArray | None = None
 
 
 def code_arguments(spec: NetworkSpec) -> dict[str, Any] | None:
@@ -116,7 +114,7 @@ def certificate(spec: NetworkSpec) -> Certificate | None:
         moved = reach @ w.T + error
         drift.append(_up(moved))
         reach = remaining + moved[-1]
-    return Certificate(slack, drift=tuple(drift), reach=_up(reach))
+    return Certificate(slack, drift=tuple(drift))
 
 
 def _up(values: _Doubles) -> FloatArray:
