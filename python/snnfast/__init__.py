@@ -6,6 +6,7 @@ from snnfast.backends import num_threads, set_num_threads
 from snnfast.checkpoint import CheckpointError
 from snnfast.conversion import PRESETS, convert
 from snnfast.conversion.comparison import split_replay
+from snnfast.conversion.diagnosis import Diagnosis, diagnose
 from snnfast.conversion.prediction import SimilarityPrediction, predict_similarity
 from snnfast.evaluation import EvaluationReport, evaluate
 from snnfast.info import info
@@ -29,6 +30,7 @@ from snnfast.sweep import SweepResult, SweepRow, sweep
 __all__ = [
     "PRESETS",
     "CheckpointError",
+    "Diagnosis",
     "DigitsCode",
     "EarlyExit",
     "EvaluationReport",
@@ -45,6 +47,7 @@ __all__ = [
     "TrainingResult",
     "__version__",
     "convert",
+    "diagnose",
     "evaluate",
     "if_forward",
     "info",

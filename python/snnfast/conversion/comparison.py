@@ -90,6 +90,25 @@ class HeldOut:
         )
 
 
+def ask_about(net: SpikingNetwork, policy: nn.Module, replay: Replay, seed: int = 1) -> HeldOut:
+    """What the policy that ``net`` was made from answers on the replay's states.
+
+    Raises:
+        TypeError, ValueError: if the three do not fit together.
+    """
+    if not isinstance(replay, Replay):
+        raise TypeError(f"replay must be a Replay, got {type(replay).__name__}")
+    layers = read_network(policy)
+    sizes = (int(layers[0].weight.shape[1]), *(len(layer.weight) for layer in layers))
+    if sizes != net.sizes:
+        raise ValueError(f"policy must be the network that net was made from, of sizes {net.sizes}, got {sizes}")
+    if replay.observations.shape[1] != net.n_in:
+        raise ValueError(
+            f"replay must hold {net.n_in} features per state, as net takes, got {replay.observations.shape[1]}"
+        )
+    return HeldOut(policy, replay, seed)
+
+
 def _joined(parts: list[torch.Tensor]) -> npt.NDArray[np.float64]:
     return torch.cat(parts).cpu().numpy().astype(np.float64)
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from snnfast.conversion.comparison import Answers, HeldOut
+from snnfast.conversion.comparison import Answers, ask_about
 from snnfast.conversion.hidden import best_two, clipped_activations, lead, made_with, original_units, rebuilt
 from snnfast.conversion.scaling import Float64Array
 from snnfast.learning import Replay
@@ -169,7 +169,7 @@ def predict_similarity(
     Source: for the theory: flips on both sides of a tie add up to p0 * E|eps|; see docs/conversion.md.
     """
     settings = made_with(net)
-    held_out = _held_out(net, policy, replay, seed)
+    held_out = ask_about(net, policy, replay, seed)
     answers = held_out.ask(net)
     counted = answers.comparison()
     of = best_two(held_out.outputs)
@@ -214,17 +214,6 @@ def output_errors(answers: Answers) -> OutputErrors:
         lead=tuple(float(x) for x in np.quantile(np.abs(lead(answers.outputs, of) - ahead), SHARES)),
         typical_lead=float(np.median(ahead)),
     )
-
-
-def _held_out(net: SpikingNetwork, policy: nn.Module, replay: Replay, seed: int) -> HeldOut:
-    if not isinstance(replay, Replay):
-        raise TypeError(f"replay must be a Replay, got {type(replay).__name__}")
-    if replay.observations.shape[1] != net.n_in:
-        raise ValueError(f"replay must hold {net.n_in} features a state, as net takes, got {replay.observations.shape}")
-    held_out = HeldOut(policy, replay, seed)
-    if held_out.sizes != net.sizes:
-        raise ValueError(f"policy must be the network that net was made from, {net.sizes}, got {held_out.sizes}")
-    return held_out
 
 
 def _lead_of(network: SpikingNetwork, observations: npt.NDArray[np.float32], of: npt.NDArray[np.int64]) -> Float64Array:
