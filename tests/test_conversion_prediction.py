@@ -63,6 +63,8 @@ def test_the_clipped_network_is_the_original_within_its_ranges(policy: torch.nn.
         ({"preset": "rate"}, {"timesteps": 24}),
         ({"preset": "rate-early-exit"}, {"timesteps": 24, "early_exit": None}),
         ({"preset": "radix-certified"}, {"timesteps": 6}),
+        ({"preset": "digits"}, {"timesteps": 13}),
+        ({"preset": "digits"}, {"timesteps": 8}),
         ({"preset": "digits", "first_steps": 10}, {"timesteps": 9, "first_steps": 7}),
     ],
     ids=str,

@@ -244,7 +244,7 @@ def _code(
             weights,
             settings.timesteps,
             tau=settings.tau,
-            first_steps=_first_steps(settings, len(weights) - 1),
+            first_steps=first_layers_steps(settings, len(weights) - 1),
             kappa=settings.kappa,
             guard=settings.guard,
         )
@@ -252,7 +252,7 @@ def _code(
     return None if code == RateCode() else code
 
 
-def _first_steps(settings: Preset, hidden_layers: int) -> int | None:
+def first_layers_steps(settings: Preset, hidden_layers: int) -> int | None:
     """Steps of the first layer's digits. Those of its last two digits are spared where others come after it.
 
     From 12 steps on that is measured to cost nothing (10 % fewer spikes on CartPole, 99.996 instead of 99.995 % at 12

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from snnfast.conversion import digits
-from snnfast.conversion.convert import output_gain
+from snnfast.conversion.convert import first_layers_steps, output_gain
+from snnfast.conversion.presets import Preset
 from snnfast.conversion.scaling import Float64Array
 from snnfast.network import SpikingNetwork
 from snnfast.spec import DigitsCode, FloatArray, NetworkSpec, RadixCode, RateCode, StagedCode
@@ -88,11 +89,16 @@ def rebuilt(network: SpikingNetwork, timesteps: int | None = None) -> SpikingNet
         if settings["spike_error"] is not None:
             raise ValueError("a network with spike_error has the steps that its digits need, and no other number")
         first = settings["first_steps"]
+        if first is None:
+            made = Preset(**{**settings, "timesteps": timesteps})
+            first_steps = first_layers_steps(made, len(spec.weights) - 1)
+        else:  # as many steps before the end as in this network
+            first_steps = max(1, timesteps - (spec.timesteps - first))
         code = digits.schedule(
             spec.weights,
             timesteps,
             tau=settings["tau"],
-            first_steps=None if first is None else max(1, timesteps - (spec.timesteps - first)),
+            first_steps=first_steps,
             kappa=settings["kappa"],
             guard=settings["guard"],
         )
