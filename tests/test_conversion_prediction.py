@@ -11,7 +11,8 @@ import torch
 
 import snnfast as sf
 from snnfast.conversion import read_network
-from snnfast.conversion.hidden import clipped_activations, original_units, rebuilt, spiking_activations
+from snnfast.conversion.hidden import clipped_activations, original_units, spiking_activations
+from snnfast.conversion.rebuilding import rebuilt
 from snnfast.conversion.scaling import activations
 
 RATES = ({"preset": "rate", "timesteps": 32}, {"preset": "rate", "readout": "final"}, {"preset": "rate-copies"})

@@ -5,6 +5,7 @@ from snnfast._version import __version__
 from snnfast.backends import num_threads, set_num_threads
 from snnfast.checkpoint import CheckpointError
 from snnfast.conversion import PRESETS, convert
+from snnfast.conversion.choice import Choice, TargetNotReached
 from snnfast.conversion.comparison import split_replay
 from snnfast.conversion.diagnosis import Diagnosis, diagnose
 from snnfast.conversion.prediction import SimilarityPrediction, predict_similarity
@@ -30,6 +31,7 @@ from snnfast.sweep import SweepResult, SweepRow, sweep
 __all__ = [
     "PRESETS",
     "CheckpointError",
+    "Choice",
     "Diagnosis",
     "DigitsCode",
     "EarlyExit",
@@ -44,6 +46,7 @@ __all__ = [
     "StagedCode",
     "SweepResult",
     "SweepRow",
+    "TargetNotReached",
     "TrainingResult",
     "__version__",
     "convert",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from snnfast.conversion import read_network
+from snnfast.conversion.reading import read_network
 from snnfast.conversion.scaling import activations
 from snnfast.evaluation.statistics import bootstrap_interval
 from snnfast.learning import Replay

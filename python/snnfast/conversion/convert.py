@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from snnfast._version import __version__
 from snnfast.conversion import digits
+from snnfast.conversion.choice import choose
 from snnfast.conversion.early_exit import learn_bounds
 from snnfast.conversion.grid import check_bits, snap_to_grid
-from snnfast.conversion.presets import Method, Preset, Readout
+from snnfast.conversion.presets import Budget, Method, Preset, Readout
 from snnfast.conversion.reading import LinearLayer, read_network
 from snnfast.conversion.scaling import ScaledNetwork, ScalingMethod, activations, scale_network
 from snnfast.conversion.settings import resolve
@@ -80,6 +81,8 @@ def convert(
     exit_factor: float | None = None,
     split_inputs: bool = False,
     weight_grid: int | None = None,
+    target_similarity: float | None = None,
+    budget: Budget | None = None,
     backend: str = "auto",
     exact: bool = True,
 ) -> SpikingNetwork:
@@ -126,6 +129,10 @@ def convert(
             quickest methods keep the exact contract. The rounded network is another network, with spikes of its
             own; 16 bits move a weight by 2**-15 of its row's largest, about. See ``docs/numerics.md``. What is
             certified is then the rounded network's decision.
+        target_similarity: in place of all settings above but the last two: take the cheapest network that decides like
+            the policy in at least this share of held-out states, with 95 % certainty. See
+            :func:`snnfast.conversion.choice.choose`; ``conversion["choice"]`` says what was tried.
+        budget: with ``target_similarity``, what is to be small: "steps" (the default), "spikes" or "latency".
         backend, exact: as for :class:`SpikingNetwork`.
 
     Returns:
@@ -135,12 +142,12 @@ def convert(
     Raises:
         TypeError, ValueError: naming the argument, what was required and what arrived.
         NotImplementedError: naming the layer of ``policy`` that has no spiking equivalent.
+        TargetNotReached: a ``ValueError``; if no network meets ``target_similarity``, with the best that there is.
 
     Source: Rueckauer et al. 2017, Frontiers in Neuroscience 11:682; Bu et al. 2022, AAAI (initial potential 1/2); for
     the methods see their codes.
     """
-    name, settings = resolve(
-        preset,
+    given = dict(
         method=method,
         scaling=scaling,
         percentile=percentile,
@@ -161,6 +168,11 @@ def convert(
         early_exit=early_exit,
         exit_factor=exit_factor,
     )
+    if target_similarity is not None or budget is not None:
+        _check_free({"preset": preset, **given}, target_similarity)
+        fixed: dict[str, Any] = dict(split_inputs=split_inputs, weight_grid=weight_grid, backend=backend, exact=exact)
+        return choose(convert, policy, replay, target_similarity, "steps" if budget is None else budget, **fixed)
+    name, settings = resolve(preset, **given)
     bits = check_bits(weight_grid)
     neuron = NeuronSpec(order=settings.order, initial_potential=settings.initial_potential)
     decoding = _DECODING[settings.readout]
@@ -223,6 +235,15 @@ def convert(
             "version": __version__,
         },
     )
+
+
+def _check_free(given: Mapping[str, Any], target_similarity: float | None) -> None:
+    """With a target there is nothing else to set; without one, no budget."""
+    if target_similarity is None:
+        raise ValueError("budget needs target_similarity: what the network must reach")
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise ValueError(f"target_similarity chooses the settings itself: leave {' and '.join(names)} out")
 
 
 def _code(

@@ -22,10 +22,10 @@ from snnfast.conversion.hidden import (
     lead,
     made_with,
     original_units,
-    rebuilt,
     spiking_activations,
 )
 from snnfast.conversion.reading import read_network
+from snnfast.conversion.rebuilding import rebuilt
 from snnfast.conversion.scaling import Float64Array, activations
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork

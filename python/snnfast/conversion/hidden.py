@@ -13,9 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snnfast.conversion import digits
-from snnfast.conversion.convert import first_layers_steps, output_gain
-from snnfast.conversion.presets import Preset
 from snnfast.conversion.scaling import Float64Array
 from snnfast.network import SpikingNetwork
 from snnfast.spec import DigitsCode, FloatArray, NetworkSpec, RadixCode, RateCode, StagedCode
@@ -71,54 +68,6 @@ def spike_worth(spec: NetworkSpec, layer: int) -> Float64Array:
     if isinstance(code, StagedCode) and code.ramp:
         return (steps - t + 1.0) / (steps * (steps + 1) / 2.0 * copies)
     return np.full((steps, 1), spec.neuron.threshold / (steps * copies))
-
-
-def rebuilt(network: SpikingNetwork, timesteps: int | None = None) -> SpikingNetwork:
-    """The same conversion without early exit, of another number of steps if one is given; output in the same units.
-
-    Raises:
-        ValueError: if the network was not converted, or its digits are made for one number of steps only.
-    """
-    spec, settings = network.spec, made_with(network)
-    if timesteps is None or timesteps == spec.timesteps:
-        if spec.early_exit is None:
-            return network
-        timesteps = spec.timesteps
-    code, scale, gain = spec.code, network.output_scale, network.conversion["gain"]
-    if isinstance(code, DigitsCode) and timesteps != spec.timesteps:
-        if settings["spike_error"] is not None:
-            raise ValueError("a network with spike_error has the steps that its digits need, and no other number")
-        first = settings["first_steps"]
-        if first is None:
-            made = Preset(**{**settings, "timesteps": timesteps})
-            first_steps = first_layers_steps(made, len(spec.weights) - 1)
-        else:  # as many steps before the end as in this network
-            first_steps = max(1, timesteps - (spec.timesteps - first))
-        code = digits.schedule(
-            spec.weights,
-            timesteps,
-            tau=settings["tau"],
-            first_steps=first_steps,
-            kappa=settings["kappa"],
-            guard=settings["guard"],
-        )
-    elif settings["method"] == "rate":
-        # An early exit divides by the steps itself; without one the output grows with them.
-        had, gain = gain, output_gain(spec.neuron, timesteps, spec.decoding, backend=network.backend)
-        scale *= had / gain
-    return SpikingNetwork(
-        spec.weights,
-        spec.biases,
-        spec.neuron,
-        timesteps,
-        decoding=spec.decoding,
-        backend=network.backend,
-        exact=network.exact,
-        split_inputs=spec.split_inputs,
-        code=code,
-        output_scale=scale,
-        conversion={**network.conversion, "gain": gain, "settings": {**settings, "timesteps": timesteps}},
-    )
 
 
 def made_with(network: SpikingNetwork) -> dict[str, Any]:

@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from snnfast.conversion.comparison import Answers, ask_about
-from snnfast.conversion.hidden import best_two, clipped_activations, lead, made_with, original_units, rebuilt
+from snnfast.conversion.hidden import best_two, clipped_activations, lead, made_with, original_units
+from snnfast.conversion.rebuilding import rebuilt
 from snnfast.conversion.scaling import Float64Array
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
