@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from snnfast import PRESETS, Replay, convert, evaluate, pretrained_policy, record_replay, sweep
+from snnfast import PRESETS, Replay, convert, evaluate, predict_similarity, pretrained_policy, record_replay, sweep
 from snnfast.conversion.comparison import HeldOut, split_replay
 from snnfast.sweep import METHODS, TIMESTEPS, SweepResult
 
@@ -56,6 +56,22 @@ def test_a_row_is_what_the_conversion_by_itself_gives(states: tuple[Replay, Repl
     assert 0.9 < row.similarity <= 1
 
 
+def test_what_the_middle_row_foretells_of_its_neighbours(states: tuple[Replay, Replay]) -> None:
+    found = sweep(POLICY, states[0], held_out=states[1], methods=["staged", "radix"], timesteps=[6, 8, 12])
+    for row in found.rows:
+        assert row.predicted is not None
+        middle = convert(POLICY, states[0], preset=row.method, timesteps=8)
+        assert row.predicted == predict_similarity(middle, POLICY, states[1]).extrapolate(row.timesteps)
+    radix = [row for row in found.rows if row.method == "radix"]
+    assert all(row.predicted == pytest.approx(row.similarity, abs=0.01) for row in radix)
+
+
+def test_nothing_is_foretold_of_an_early_exit(result: SweepResult, states: tuple[Replay, Replay]) -> None:
+    assert all((row.predicted is None) == (row.method == "radix-certified") for row in result.rows)
+    leaving = sweep(POLICY, states[0], held_out=states[1], methods=["radix"], timesteps=[8], early_exit="certified")
+    assert leaving.rows[0].predicted is None
+
+
 def test_the_cheapest(result: SweepResult) -> None:
     for budget, cost in (("steps", "mean_steps"), ("spikes", "spikes_per_decision")):
         found = result.cheapest(0.95, budget)  # type: ignore[arg-type]
@@ -69,7 +85,8 @@ def test_the_cheapest(result: SweepResult) -> None:
 
 def test_table_and_json(result: SweepResult) -> None:
     lines = result.table().splitlines()
-    assert lines[0].split() == ["method", "T", "percentile", "similarity", "95", "%", "interval", "steps", "spikes"]
+    head = ["method", "T", "percentile", "similarity", "95", "%", "interval", "predicted", "steps", "spikes"]
+    assert lines[0].split() == head
     assert len(lines) == 1 + len(result.rows) + len(result.skipped)
     assert f"{100 * result.rows[0].similarity:.3f}" in lines[1]
     kept = json.loads(json.dumps(result.as_dict(), allow_nan=False))

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from snnfast.conversion import PRESETS, convert
 from snnfast.conversion.comparison import Comparison, HeldOut, split_replay
+from snnfast.conversion.prediction import predict_similarity
 from snnfast.conversion.presets import get_preset
 from snnfast.conversion.scaling import check_percentile
 from snnfast.evaluation import EvaluationReport, evaluate
@@ -43,7 +44,9 @@ class SweepRow(Comparison):
         method: the preset.
         timesteps: steps T: of one hidden layer where layers take turns, the most there can be with an early exit.
         percentile: of the activation scales, in percent.
-        predicted: the similarity that was predicted from the replay alone, or None.
+        predicted: the similarity that theory expects, from one network of the same method and percentile alone: that
+            of the middle number of steps; see :meth:`snnfast.SimilarityPrediction.extrapolate`. None with an early
+            exit, or where that network says nothing about others.
         on_policy: what playing itself has shown, or None: see :func:`snnfast.evaluate`.
         seconds: to convert and ask.
     """
@@ -232,6 +235,8 @@ def sweep(
                     **dataclasses.asdict(counted),
                 )
             )
+    foretold = _foretold(policy, replay, held_out, rows, settings)
+    rows = [dataclasses.replace(row, predicted=foretold.get(_key(row))) for row in rows]
     if not rows:
         raise ValueError(f"none of the {len(todo)} combinations can be converted; the first one: {skipped[0].reason}")
     return SweepResult(
@@ -242,3 +247,24 @@ def sweep(
         replay_states=len(replay),
         seed=seed,
     )
+
+
+def _key(row: SweepRow) -> tuple[str, float, int]:
+    return row.method, row.percentile, row.timesteps
+
+
+def _foretold(
+    policy: nn.Module, replay: Replay, held_out: Replay, rows: Sequence[SweepRow], settings: dict[str, Any]
+) -> dict[tuple[str, float, int], float]:
+    """What the network of the middle number of steps says about the similarity of the others of its kind."""
+    found = {}
+    for method, percentile in dict.fromkeys((row.method, row.percentile) for row in rows):
+        if PRESETS[method].early_exit is not None or settings.get("early_exit") is not None:
+            continue
+        steps = sorted(row.timesteps for row in rows if (row.method, row.percentile) == (method, percentile))
+        middle = steps[len(steps) // 2]
+        network = convert(policy, replay, preset=method, percentile=percentile, timesteps=middle, **settings)
+        prediction = predict_similarity(network, policy, held_out)
+        if prediction.exponent is not None:
+            found.update({(method, percentile, t): prediction.extrapolate(t) for t in steps})
+    return found
