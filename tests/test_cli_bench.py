@@ -13,7 +13,7 @@ from snnfast.bench.evaluation import NotebookNetwork
 from snnfast.bench.workloads import SHAPES
 from snnfast.cli import main
 from snnfast.cli.bench import _WORKLOADS
-from snnfast.conversion import PRESETS, convert
+from snnfast.conversion import convert
 from snnfast.evaluation import evaluate
 from snnfast.learning import make_policy, pretrained_policy, record_replay, save_policy
 
@@ -168,10 +168,10 @@ def test_bench_all(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("snnfast.bench.network.run", lambda **options: {"name": "network"})
     monkeypatch.setattr("snnfast.bench.evaluation.run", lambda **options: {"name": "evaluation"})
     monkeypatch.setattr("snnfast.bench.contract.run", lambda **options: {"name": "contract"})
-    monkeypatch.setattr("snnfast.bench.similarity.run", lambda preset, **options: {"name": preset})
+    monkeypatch.setattr("snnfast.bench.conversion.run", lambda **options: {"name": "conversion"})
     assert main(["bench", "all", "--json", str(tmp_path / "all.json")]) == 0
     found = json.loads((tmp_path / "all.json").read_text())
-    names = ("network", "evaluation", "contract", *PRESETS)
+    names = ("network", "conversion", "evaluation", "contract")
     assert {k: v["name"] for k, v in found.items()} == {n: n for n in names}
 
 
@@ -199,4 +199,4 @@ def test_the_comparison_starts_from_other_states_than_the_replay(monkeypatch):
     assert held is not None
     row = similarity._measure(held, "rate")
     assert row["decisions"] == 120
-    assert seeds == {"replay": [7], "evaluation": [10_007, 10_007]}
+    assert seeds == {"replay": [7, 20_007], "evaluation": [10_007, 10_007]}

@@ -69,6 +69,7 @@ class Holding:
         seed: it was trained with.
         policy, training: the policy, and how its training went.
         replay: states that it met, recorded from starts that the evaluation does not have.
+        held_out: others, from yet other starts, which no conversion has seen: for predictions.
         original: its own evaluation.
         rules: arguments of :func:`snnfast.evaluate`; the same for its conversions.
     """
@@ -77,6 +78,7 @@ class Holding:
     policy: nn.Sequential
     training: dict[str, Any]
     replay: Replay
+    held_out: Replay
     original: EvaluationReport
     rules: dict[str, Any]
 
@@ -126,8 +128,11 @@ def _hold(protocol: Protocol, seed: int, policy: nn.Sequential, training: dict[s
     original = evaluate(protocol.env_id, policy, **rules)
     if (original.mean_return, original.std_return) != (float(protocol.max_steps), 0.0):
         return None
-    replay = record_replay(protocol.env_id, policy, size=protocol.replay_size, max_steps=protocol.max_steps, seed=seed)
-    return Holding(seed, policy, training, replay, original, rules)
+    replay, held_out = (
+        record_replay(protocol.env_id, policy, size=protocol.replay_size, max_steps=protocol.max_steps, seed=number)
+        for number in (seed, seed + 20_000)
+    )
+    return Holding(seed, policy, training, replay, held_out, original, rules)
 
 
 def _reason(training: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from snnfast.cli.common import (
 )
 from snnfast.conversion import DEFAULT_PRESET, PRESETS
 
-_WHAT = ("network", "similarity", "evaluation", "contract", "all")
+_WHAT = ("network", "conversion", "similarity", "evaluation", "contract", "all")
 _WORKLOADS = ("tiny", "medium", "large")
 
 
@@ -32,10 +32,11 @@ def add(subparsers: Subparsers) -> None:
         summary="measure speed and similarity",
         description=(
             "network     the compiled network against torch, the original ReLU network and other libraries\n"
+            "conversion  every method over several trained policies: similarity, steps, spikes, against targets\n"
             "similarity  decisions of converted policies against the originals', over several trained policies\n"
             "evaluation  a whole evaluation against the one-decision-at-a-time way of the 2020 thesis\n"
             "contract    is every difference between the fast and the exact contract explained by rounding?\n"
-            "all         all of them, similarity for every preset"
+            "all         network, conversion, evaluation and contract"
         ),
         example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
     )
@@ -44,13 +45,20 @@ def add(subparsers: Subparsers) -> None:
         "--preset", choices=tuple(PRESETS), default=DEFAULT_PRESET, help=f"of similarity (default: {DEFAULT_PRESET})"
     )
     parser.add_argument(
-        "--seeds", type=count, default=10, metavar="N", help="of similarity: policies that hold (default: 10)"
+        "--seeds",
+        type=count,
+        default=10,
+        metavar="N",
+        help="of conversion and similarity: policies that hold (default: 10)",
     )
     parser.add_argument(
         "--cache",
         type=Path,
         metavar="DIR",
-        help="of similarity: folder for trained policies (default: the user's cache)",
+        help="of conversion and similarity: folder for trained policies (default: the user's cache)",
+    )
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", default=[], help="of conversion: only this row (may be repeated)"
     )
     parser.add_argument(
         "--decisions", type=count, default=50_000, metavar="N", help="of contract: per network (default: 50000)"
@@ -77,7 +85,7 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _bench(arguments: argparse.Namespace, out: Output) -> int:
-    what = ("network", "evaluation", "contract", *PRESETS) if arguments.what == "all" else (arguments.what,)
+    what = ("network", "conversion", "evaluation", "contract") if arguments.what == "all" else (arguments.what,)
     if arguments.plot is not None:
         if "network" not in what:
             raise UsageError(f"--plot draws the figures of `bench network`, not of `bench {arguments.what}`")
@@ -87,7 +95,7 @@ def _bench(arguments: argparse.Namespace, out: Output) -> int:
     results: dict[str, Any] = {}
     for name in what:
         if len(what) > 1:
-            out.say(f"\n== {'similarity, preset ' if name in PRESETS else ''}{name}")
+            out.say(f"\n== {name}")
         results[name] = _one(name, arguments, out)
     out.write(results if len(what) > 1 else results[what[0]])
     return int(any(result.get("unexplained", 0) > 0 for result in results.values()))
@@ -116,10 +124,20 @@ def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any
         return contract.run(
             decisions=arguments.decisions, method=arguments.method, quick=arguments.quick, seed=seed, say=out.say
         )
+    if name == "conversion":
+        from snnfast.bench import conversion
+
+        return conversion.run(
+            seeds=1 if arguments.quick else arguments.seeds,
+            first_seed=seed,
+            only=tuple(arguments.only),
+            cache=arguments.cache,
+            say=out.say,
+        )
     from snnfast.bench import similarity
 
     return similarity.run(
-        arguments.preset if name == "similarity" else name,
+        arguments.preset,
         seeds=1 if arguments.quick else arguments.seeds,
         first_seed=seed,
         cache=arguments.cache,

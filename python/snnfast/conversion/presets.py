@@ -42,6 +42,8 @@ class Preset:
     exit_factor: float = 1.5
 
 
+_DIGITS_PRESET = Preset(method="digits", timesteps=12, percentile=100.0, initial_potential=0.0)
+
 PRESETS: dict[str, Preset] = {
     # The 2020 thesis system: Rueckauer's robust normalisation, one-step synaptic delay, final membrane potential.
     "thesis": Preset(
@@ -55,21 +57,30 @@ PRESETS: dict[str, Preset] = {
     # spike count from a floor into a rounding; the time-averaged potential averages the membrane's residue away.
     "rate": Preset(shift=True, timesteps=100, readout="mean"),
     "rate-copies": Preset(shift=True, timesteps=100, readout="mean", copies=4),
-    "rate-early-exit": Preset(shift=True, timesteps=128, readout="mean", copies=4, early_exit="calibrated"),
+    # Many steps cost little where few decisions need them. What exceeds its range is wrong by a margin that does not
+    # fall with the steps, and would hold every bound up: hence the largest activation of the replay.
+    "rate-early-exit": Preset(
+        shift=True,
+        percentile=100.0,
+        timesteps=256,
+        readout="mean",
+        copies=4,
+        early_exit="calibrated",
+        exit_factor=1.1,
+    ),
     "staged": Preset(method="staged", shift=True, timesteps=32, ramp=True),
     "radix": Preset(method="radix", timesteps=12),
     "radix-certified": Preset(method="radix", timesteps=12, early_exit="certified"),
-    # A range that ends at 0 and not at a lower percentile: below that the original would leave it unseen, and what is
-    # certified would not be certain.
-    "digits": Preset(method="digits", timesteps=12, initial_potential=0.0),
-    "digits-certified": Preset(method="digits", timesteps=12, initial_potential=0.0, early_exit="certified"),
-    "digits-calibrated": Preset(method="digits", timesteps=12, initial_potential=0.0, early_exit="calibrated"),
+    # A range from 0, and not from a lower percentile: below that the original would leave it unseen, and what is
+    # certified would not be certain. Up to the largest activation of the replay: beyond it nothing can be certified,
+    # and a range that is a little wider costs digits next to nothing (log3 of it in steps).
+    "digits": _DIGITS_PRESET,
+    "digits-certified": dataclasses.replace(_DIGITS_PRESET, early_exit="certified"),
+    "digits-calibrated": dataclasses.replace(_DIGITS_PRESET, early_exit="calibrated"),
     # Layers one after the other, small steps from digit to digit, and no digit finer than its neuron needs.
-    "fewest-spikes": Preset(method="digits", timesteps=1, initial_potential=0.0, spike_error=2e-4),
+    "fewest-spikes": dataclasses.replace(_DIGITS_PRESET, timesteps=1, spike_error=2.5e-4),
     # Thresholds above half a digit are passed less often: fewer spikes, more steps.
-    "fewest-spikes-exit": Preset(
-        method="digits", timesteps=16, initial_potential=0.0, tau=0.8, early_exit="calibrated", exit_factor=1.0
-    ),
+    "fewest-spikes-exit": dataclasses.replace(_DIGITS_PRESET, timesteps=16, tau=0.8, early_exit="certified"),
 }
 DEFAULT_PRESET = "rate"
 
@@ -140,9 +151,9 @@ ABOUT: dict[str, About] = {
         _DIGITS,
     ),
     "fewest-spikes-exit": About(
-        "as digits-calibrated, with higher thresholds and the smallest bound",
-        f"{_SIGNED}, and a comparison of outputs",
-        f"{_DIGITS}, as many digits as the decision needs",
+        "as digits-certified, with higher thresholds: fewer spikes, more steps",
+        f"{_SIGNED}, and adders over the last layer",
+        f"{_DIGITS}; what is certified is the original's decision",
     ),
 }
 
