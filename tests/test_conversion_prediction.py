@@ -62,8 +62,8 @@ def test_the_clipped_network_is_the_original_within_its_ranges(policy: torch.nn.
     ("options", "other"),
     [
         ({"preset": "rate"}, {"timesteps": 24}),
-        ({"preset": "rate-early-exit"}, {"timesteps": 24, "early_exit": None}),
-        ({"preset": "radix-certified"}, {"timesteps": 6}),
+        ({"method": "rate", "copies": 4, "readout": "mean", "early_exit": "calibrated"}, {"timesteps": 24}),
+        ({"method": "radix", "early_exit": "certified"}, {"timesteps": 6}),
         ({"preset": "digits"}, {"timesteps": 13}),
         ({"preset": "digits"}, {"timesteps": 8}),
         ({"preset": "digits", "first_steps": 10}, {"timesteps": 9, "first_steps": 7}),
@@ -74,9 +74,7 @@ def test_a_network_of_other_steps_is_the_conversion_with_those(
     options: dict[str, object], other: dict[str, object], policy: torch.nn.Sequential, replay: sf.Replay
 ) -> None:
     network = rebuilt(sf.convert(policy, replay, **options), other["timesteps"])  # type: ignore[arg-type]
-    preset = str(options["preset"]).removesuffix("-certified")
-    wanted = {"preset": "rate-copies"} if preset == "rate-early-exit" else {**options, "preset": preset}
-    converted = sf.convert(policy, replay, **{**wanted, **other})  # type: ignore[arg-type]
+    converted = sf.convert(policy, replay, **{**options, **other, "early_exit": None})  # type: ignore[arg-type]
     states = replay.observations[:500]
     assert torch.allclose(network(states, original_units=True), converted(states, original_units=True), rtol=1e-5)
     assert original_units(network) == pytest.approx(original_units(converted))
@@ -146,6 +144,33 @@ def test_states_of_the_conversion_are_recognised(policy: torch.nn.Sequential, re
     assert not found.seen
     assert "split_replay" not in str(found)
     assert "split_replay" in str(sf.predict_similarity(network, policy, first))
+
+
+def test_a_coarse_network_is_predicted_on_the_states_that_it_meets_itself(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay
+) -> None:
+    network = sf.convert(policy, replay, preset="thesis", timesteps=24)
+    found = sf.predict_similarity(network, policy, fresh)
+    played = sf.evaluate("CartPole-v1", network, compare_against=policy, episodes=60, seed=9000).similarity
+    assert played is not None
+    assert found.closed_loop == found.similarity
+    assert found.similarity == pytest.approx(played, abs=0.015)
+    assert abs(found.similarity - played) < abs(found.counted - played) - 0.01
+    assert found.interval[0] <= played <= found.interval[1]
+
+
+def test_without_transitions_it_is_counted(policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay) -> None:
+    network = sf.convert(policy, replay, preset="rate", timesteps=32)
+    order = torch.randperm(len(fresh), generator=torch.Generator().manual_seed(0))
+    shuffled = sf.Replay(
+        fresh.observations[order], fresh.actions[order], fresh.outputs[order], {"episode_lengths": [500] * 20}
+    )
+    unknown = sf.Replay(fresh.observations, fresh.actions, fresh.outputs)
+    for states in (shuffled, unknown):
+        found = sf.predict_similarity(network, policy, states)
+        assert found.closed_loop is None
+        assert found.similarity == found.counted
+        assert "transitions" not in str(found)
 
 
 def test_words(policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How alike a spiking network will decide, said before it plays: counted on held-out states, and what theory adds.
+"""How alike a spiking network will decide, said before it plays: from recorded states, and what theory adds.
 
-Counting predicts best where there are states enough. Theory says how it goes on with more steps: only states near a tie
-are decided differently, so with the density p0 of the signed lead at 0 and the error eps of that lead ::
+Equal decisions are counted on held-out states and, where the recording tells how one state follows another, on those
+that the network would meet by its own decisions. Theory says how it goes on with more steps: only states near a tie are
+decided differently, so with the density p0 of the signed lead at 0 and the error eps of that lead ::
 
     1 - similarity = p0 * E|eps|
 
@@ -21,18 +22,23 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from snnfast.conversion.comparison import Answers, ask_about
+from snnfast.conversion.closed_loop import learn_dynamics, play
+from snnfast.conversion.comparison import Answers, Comparison, ask_about, similarity_interval
 from snnfast.conversion.hidden import best_two, clipped_activations, lead, made_with, original_units
+from snnfast.conversion.reading import read_network
 from snnfast.conversion.rebuilding import rebuilt
-from snnfast.conversion.scaling import Float64Array
+from snnfast.conversion.scaling import Float64Array, activations
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
-from snnfast.spec import MAX_TIMESTEPS, check_count
+from snnfast.spec import MAX_TIMESTEPS, FloatArray, check_count
 
 #: Shares of the states of which an error is told.
 SHARES = (0.5, 0.9, 0.99, 1.0)
 #: States this near a tie count as near, and at least so many of them.
 NEAR, FEWEST = 0.1, 500
+
+#: A model is believed if the original, acting in it, meets the counted similarity to within this, or the interval.
+_OFF = 0.002
 
 Growth = Literal["power", "factor"]
 
@@ -64,8 +70,13 @@ class SimilarityPrediction:
 
     Attributes:
         states, episodes: that it was counted on.
-        similarity: share of equal decisions that is predicted: the share that was counted.
-        interval: 95 %, of whole episodes resampled (states of one episode are alike), and at least Wilson's.
+        similarity: share of equal decisions that is predicted: ``closed_loop`` if there is one, else ``counted``.
+        interval: 95 %, of whole episodes resampled (states of one episode are alike), and at least Wilson's; of
+            ``closed_loop`` with what the model gets wrong of the counted share added at either end.
+        counted: the share on the states as they are, which are the original's.
+        closed_loop: the share on the states that the network would meet by its own decisions, in a model of the
+            recorded transitions; None where they do not make one that holds: see
+            :mod:`snnfast.conversion.closed_loop`.
         theory: 1 - density * error; of the network without its early exit.
         density: of the policy's signed lead at 0, per unit of its outputs.
         error: mean size of the lead's error on states near a tie, in the policy's units.
@@ -82,6 +93,8 @@ class SimilarityPrediction:
     episodes: int
     similarity: float
     interval: tuple[float, float]
+    counted: float
+    closed_loop: float | None
     theory: float
     density: float
     error: float
@@ -123,8 +136,15 @@ class SimilarityPrediction:
     def __str__(self) -> str:
         low, high = self.interval
         lines = [
-            f"similarity {100 * self.similarity:.3f} %, 95 % interval {100 * low:.3f} to {100 * high:.3f} %: counted "
-            f"on {self.states:,} states of {self.episodes} episode{'s' * (self.episodes != 1)}",
+            f"similarity {100 * self.similarity:.3f} %, 95 % interval {100 * low:.3f} to {100 * high:.3f} %",
+            f"counted on {self.states:,} states of {self.episodes} episode{'s' * (self.episodes != 1)}: "
+            f"{100 * self.counted:.3f} %"
+            + (
+                ""
+                if self.closed_loop is None
+                else f"; on states that it would meet itself, as the recorded transitions tell: "
+                f"{100 * self.closed_loop:.3f} %"
+            ),
             f"theory says {100 * self.theory:.3f} %: the lead's density at 0 is {self.density:.4g}, its error "
             f"{self.error:.3g}, of which the neurons' ranges make {self.clipping_error:.3g}",
         ]
@@ -152,8 +172,8 @@ def predict_similarity(
     """Predict how often a converted network will decide like its policy, from recorded states alone.
 
     The states should be others than those that the conversion took its ranges and exit bounds from: another recording,
-    or the second part of :func:`split_replay`. They are the original's own; a spiking network so coarse that it acts
-    differently will meet others, and no recording says how it fares there.
+    or the second part of :func:`split_replay`. They are the original's own; a coarse spiking network acts differently,
+    and meets others. Where the recorded transitions make a model that holds (CartPole's do), it is let act in that.
 
     Args:
         net: from :func:`snnfast.convert`.
@@ -173,6 +193,7 @@ def predict_similarity(
     held_out = ask_about(net, policy, replay, seed)
     answers = held_out.ask(net)
     counted = answers.comparison()
+    closed_loop, interval = _closed_loop(net, policy, replay, counted, seed)
     of = best_two(held_out.outputs)
     ahead = lead(held_out.outputs, of)
     near = np.argsort(ahead, kind="stable")[: max(round(NEAR * len(ahead)), min(FEWEST, len(ahead)))]
@@ -188,8 +209,10 @@ def predict_similarity(
     return SimilarityPrediction(
         states=counted.states,
         episodes=len(held_out.lengths),
-        similarity=counted.similarity,
-        interval=counted.similarity_interval,
+        similarity=counted.similarity if closed_loop is None else closed_loop,
+        interval=interval,
+        counted=counted.similarity,
+        closed_loop=closed_loop,
         theory=_theory(density, error),
         density=density,
         error=float(np.abs(error).mean()),
@@ -215,6 +238,36 @@ def output_errors(answers: Answers) -> OutputErrors:
         lead=tuple(float(x) for x in np.quantile(np.abs(lead(answers.outputs, of) - ahead), SHARES)),
         typical_lead=float(np.median(ahead)),
     )
+
+
+def _closed_loop(
+    net: SpikingNetwork, policy: nn.Module, replay: Replay, counted: Comparison, seed: int
+) -> tuple[float | None, tuple[float, float]]:
+    """The similarity where the network acts itself, if a model of the transitions holds, and the interval."""
+    none = None, counted.similarity_interval
+    lengths = replay.metadata.get("episode_lengths") or []
+    observations = replay.observations.numpy()
+    dynamics = learn_dynamics(observations, replay.actions.numpy(), lengths, net.n_out)
+    if dynamics is None:
+        return none
+    layers = read_network(policy)
+
+    def spiking(states: FloatArray) -> npt.NDArray[np.int64]:
+        decisions: npt.NDArray[np.int64] = net(states).argmax(axis=1)
+        return decisions
+
+    def original(states: FloatArray) -> npt.NDArray[np.int64]:
+        decisions: npt.NDArray[np.int64] = activations(layers, states)[-1].argmax(axis=1)
+        return decisions
+
+    first, length = observations[np.cumsum([0, *lengths[:-1]])], max(lengths)
+    off = abs(float(play(dynamics, first, length, original, spiking, seed).mean()) - counted.similarity)
+    low, high = counted.similarity_interval
+    if off > max(high - low, _OFF):
+        return none
+    alike = play(dynamics, first, length, spiking, original, seed)
+    low, high = similarity_interval(alike.ravel() > 0, [alike.shape[1]] * len(alike), seed)
+    return float(alike.mean()), (max(0.0, low - off), min(1.0, high + off))
 
 
 def _lead_of(network: SpikingNetwork, observations: npt.NDArray[np.float32], of: npt.NDArray[np.int64]) -> Float64Array:
