@@ -54,6 +54,8 @@ FAMILIES: dict[str, tuple[tuple[str, str, tuple[Any, ...]], ...]] = {
 RANGES: tuple[tuple[float | None, float], ...] = ((None, 1.0), (100.0, 1.0), (100.0, 1.5), (100.0, 2.0), (100.0, 3.0))
 #: Share of the decisions that may differ that ranges alone may use up.
 _FOR_RANGES = 0.25
+#: Share of the decisions that may differ that may do so on held-out states.
+_SPARED = 0.5
 #: Decisions of a turn, of which a latency is the median, and how often two networks take turns.
 _DECISIONS, _TURNS = 100, 7
 
@@ -68,7 +70,7 @@ class Tried:
         mean_steps, spikes: of a decision.
         latency: seconds per decision of ``act``, the median in the quietest of several turns; None unless that is the
             budget.
-        met: whether the lower end of the interval meets the target.
+        met: whether that meets the target: see :func:`meets`.
     """
 
     settings: dict[str, Any]
@@ -151,6 +153,20 @@ class TargetNotReached(ValueError):
         self.choice = choice
 
 
+def meets(target: float, similarity: float, at_least: float) -> bool:
+    """Whether a similarity on held-out states meets a target: with 95 % certainty, and half the differences to spare.
+
+    To spare for playing: held-out states are the original's, and a network that differs meets others, where it may
+    differ more often. On LunarLander 99.3 % held out were 98.7 % played.
+
+    Args:
+        target: the similarity that is wanted.
+        similarity: counted.
+        at_least: lower end of its interval.
+    """
+    return at_least >= target and 1.0 - similarity <= _SPARED * (1.0 - target)
+
+
 def choose(
     convert: Callable[..., SpikingNetwork],
     policy: nn.Module,
@@ -164,8 +180,8 @@ def choose(
     """The cheapest network whose similarity to the policy is at least the target, with 95 % certainty.
 
     The first three quarters of the replay's episodes are what networks are made from; the others are held out, and a
-    network meets the target if the lower end of the interval of its similarity on them does: see
-    :func:`snnfast.conversion.comparison.similarity_interval`. What is returned is the network that was tried.
+    network meets the target if its similarity on them does as :func:`meets` says. What is returned is the network that
+    was tried.
 
     Args:
         convert: makes a network: :func:`snnfast.convert`.
@@ -300,7 +316,7 @@ class _Search:
             mean_steps=counted.mean_steps,
             spikes=counted.spikes_per_decision,
             latency=latency,
-            met=counted.similarity_interval[0] >= self.target,
+            met=meets(self.target, counted.similarity, counted.similarity_interval[0]),
         )
 
     def _cost(self, row: Tried, latency: float | None = None) -> float:
