@@ -120,7 +120,7 @@ def staged_schedule(
     sensitivity: Sequence[npt.ArrayLike],
     *,
     error: float = 3e-4,
-    rho: float = 0.8,
+    rho: float = 0.9,
     tau: float | None = None,
 ) -> DigitsCode:
     """The tables that need the fewest spikes: one hidden layer after the other, and digits per neuron.
@@ -135,7 +135,8 @@ def staged_schedule(
         sensitivity: per hidden layer (n,): g, the mean square of the output's derivative by the neuron's activation. At
             least 0.0001 of the layer's largest is taken. Both from :func:`activity_and_sensitivity`.
         error: what one neuron's last digit may change the output by, in the unit of ``sensitivity``.
-        rho: what a digit is worth, as a share of the one before, 1/3 to 1 (1 excluded). Near 1: few spikes, many steps.
+        rho: what a digit is worth, as a share of the one before, 1/3 to 1 (1 excluded). Near 1: few spikes, many steps
+            (CartPole: 44 spikes in 79 steps with 0.8, 37 in 165 with 0.9).
         tau: thresholds as a share of what a digit is worth; ``None`` for ``2 rho / (1 + rho)``, by which every spike
             divides what is left by at least ``(1 + rho) / (1 - rho)``. The last digit's is 1/2 in any case.
 

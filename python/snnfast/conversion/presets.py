@@ -66,7 +66,7 @@ PRESETS: dict[str, Preset] = {
         readout="mean",
         copies=4,
         early_exit="calibrated",
-        exit_factor=1.1,
+        exit_factor=1.09,
     ),
     "staged": Preset(method="staged", shift=True, timesteps=32, ramp=True),
     "radix": Preset(method="radix", timesteps=12),
@@ -77,10 +77,10 @@ PRESETS: dict[str, Preset] = {
     "digits": _DIGITS_PRESET,
     "digits-certified": dataclasses.replace(_DIGITS_PRESET, early_exit="certified"),
     "digits-calibrated": dataclasses.replace(_DIGITS_PRESET, early_exit="calibrated"),
-    # Layers one after the other, small steps from digit to digit, and no digit finer than its neuron needs.
+    # Layers one after the other, small steps from digit to digit, and no digit finer than its neuron needs. With an
+    # exit the digits may be finer: most decisions are certain before the second layer has sent many of them.
     "fewest-spikes": dataclasses.replace(_DIGITS_PRESET, timesteps=1, spike_error=2.5e-4),
-    # Thresholds above half a digit are passed less often: fewer spikes, more steps.
-    "fewest-spikes-exit": dataclasses.replace(_DIGITS_PRESET, timesteps=16, tau=0.8, early_exit="certified"),
+    "fewest-spikes-exit": dataclasses.replace(_DIGITS_PRESET, timesteps=1, spike_error=1e-4, early_exit="certified"),
 }
 DEFAULT_PRESET = "rate"
 
@@ -151,8 +151,8 @@ ABOUT: dict[str, About] = {
         _DIGITS,
     ),
     "fewest-spikes-exit": About(
-        "as digits-certified, with higher thresholds: fewer spikes, more steps",
-        f"{_SIGNED}, and adders over the last layer",
+        "as fewest-spikes; stops once the original network's decision is certain",
+        f"{_SIGNED}, a time window per layer, and adders over the last layer",
         f"{_DIGITS}; what is certified is the original's decision",
     ),
 }
