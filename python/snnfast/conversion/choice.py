@@ -29,6 +29,7 @@ from snnfast.spec import check_choice, check_float
 
 #: Families in the order in which they are tried: a preset, the option that makes it finer, and its values.
 _DIGITS = (6, 8, 9, 10, 12, 14, 16)
+_ERRORS = (5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5)
 _STEPS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("digits-calibrated", "timesteps", (8, 10, 12, 14, 16)),
     ("digits-certified", "timesteps", _DIGITS),
@@ -41,8 +42,8 @@ _STEPS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("staged", "timesteps", (8, 16, 32, 64, 128)),
 )
 _SPIKES: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
-    ("fewest-spikes-exit", "timesteps", (10, 12, 14, 16, 20)),
-    ("fewest-spikes", "spike_error", (5e-3, 2e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5)),
+    ("fewest-spikes-exit", "spike_error", _ERRORS),
+    ("fewest-spikes", "spike_error", _ERRORS),
     *_STEPS,
 )
 FAMILIES: dict[str, tuple[tuple[str, str, tuple[Any, ...]], ...]] = {
