@@ -65,6 +65,9 @@ def test_random_networks_of_every_code_match_the_reference_bit_for_bit(kind: str
 def test_layer_widths_around_every_lane_panel_and_word(kind: str, width: int) -> None:
     for seed in range(3):
         check(random_coded_spec(100 * width + seed, kind, sizes=(5, width, width, min(width + 1, 70))), 3, width)
+    if width <= 33:  # few outputs too, for which small networks run a sample per lane
+        for seed in range(3):
+            check(random_coded_spec(100 * width + seed, kind, sizes=(5, width, width, 1 + width % 9)), 41, width)
 
 
 @pytest.mark.parametrize("implementation", COMPILED, ids=lambda i: i.name)
@@ -83,6 +86,7 @@ def test_threads_and_batch_splits_give_the_same_bits_when_the_pool_really_runs(
     try:
         sf.set_num_threads(1)
         want = executable.simulate(observations, 0, ())
+        assert_same(want, REFERENCE.compile(spec).simulate(observations, 0, ()), "many samples")
         for n in (2, 3, 7):
             sf.set_num_threads(n)
             loops = backends.parallel_loops()
@@ -106,10 +110,22 @@ def test_numbers_beyond_float32_behave_alike(kind: str) -> None:
         for got in others:
             for a, b in zip(got.spikes or (), want.spikes or (), strict=True):
                 assert_same_bits(a, b, f"{kind} {seed}")
+        many = observations.repeat(5, 1)
+        for executable in executables[1:]:
+            counts = executable.simulate(many, 0, ()).spike_counts
+            for a, b in zip(counts, want.spike_counts, strict=True):
+                assert_same_bits(a, b.repeat(5, 1), f"{kind} {seed}, many samples")
 
 
 def test_a_network_with_a_code_says_what_runs_it() -> None:
     for implementation in COMPILED:
-        method = implementation.compile(random_coded_spec(3, "rate")).method()
-        assert method["isa"] == implementation.isa
-        assert method["method"] == "side by side"
+        for sizes, name in (
+            ((4, 32, 7, 8), "lanes"),
+            ((4, 33, 7, 8), "side by side"),
+            ((4, 32, 33, 8), "side by side"),
+            ((4, 32, 7, 9), "side by side"),
+        ):
+            method = implementation.compile(random_coded_spec(3, "rate", sizes=sizes)).method()
+            assert method["isa"] == implementation.isa
+            assert method["method"] == name
+            assert ("sample per lane" in method["why"]) == (name == "lanes")

@@ -15,11 +15,15 @@ struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
   int64_t offset;           // where the layer's state begins, in floats
 };
 
+// A sample per lane (lanes.h): beyond this, rows of weights for the inputs that spiked are less work.
+constexpr int64_t kLanesWidest = 32, kLanesOutputs = 8;
+
 struct CodeView {
   int kind;  // enum values of core/modes.h, and so is exit
   int exit;
   int64_t copies;
   bool signed_spikes, ramp;
+  bool lanes;  // small enough for a sample per lane
   float offset;
   const CodeLayerView* layers;  // of hidden layers
   int64_t state;                // floats of all hidden layers' states

@@ -27,6 +27,8 @@ constexpr int64_t kTileBytes = 1 << 19;
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
 constexpr int64_t kTableBlock = 256;
+// Of a network with a code: samples that stop early leave lanes to others, of which there must be enough.
+constexpr int64_t kCodedBlock = 4096;
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -308,6 +310,7 @@ void Plan::build_code(const NetworkSpec& spec) {
   code_.signed_spikes = code.signed_spikes;
   code_.ramp = code.ramp;
   code_.offset = code.offset;
+  code_.lanes = layers_.size() > 1 && layers_.back().n_out <= kLanesOutputs;
   code_.slack = code.slack;
   const auto list = [&](const std::vector<float>& v) {
     const auto n = static_cast<int64_t>(v.size());
@@ -321,6 +324,7 @@ void Plan::build_code(const NetworkSpec& spec) {
   if (!code.overtake.empty()) code_.overtake = rows(code.overtake, last.n_out, last.padded);
   for (size_t l = 0; l + 1 < spec.layers.size(); ++l) {
     const int64_t n = layers_[l].n_out, padded = layers_[l].padded;
+    code_.lanes = code_.lanes && n <= kLanesWidest;
     CodeLayerView view{};
     view.offset = code_.state;
     code_.state += code_.copies * padded;
@@ -349,7 +353,9 @@ void Plan::build_code(const NetworkSpec& spec) {
 void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
   const bool made_to_order = options.method != Method::automatic;
   if (spec.code.kind != CodeKind::none) {
-    why_ = "a code other than plain neurons: samples side by side, step by step, each until it may stop";
+    why_ = code_.lanes ? "a code other than plain neurons, layers of at most " + std::to_string(kLanesWidest) +
+                             " neurons: a sample per lane, each until it may stop; one by one where steps are recorded"
+                       : "a code other than plain neurons: samples side by side, step by step, each until it may stop";
     return;
   }
   if (!tables_.empty()) {
@@ -380,7 +386,7 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
 
 bool Plan::run(const Request& request, const Interrupt& interrupt) const {
   const bool by_tables = !tables_.empty() && !request.spikes && !request.potentials;
-  const int64_t most = by_tables || view_.code ? kTableBlock : view_.block;
+  const int64_t most = view_.code ? kCodedBlock : by_tables ? kTableBlock : view_.block;
   Job job{request, interrupt, most,
           view_.code  ? kernels_.run_coded
           : by_tables ? kernels_.run_tables

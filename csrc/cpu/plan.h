@@ -37,7 +37,10 @@ class Plan {
 
   const Kernels& kernels() const { return kernels_; }
   const char* method() const {
-    return view_.code ? "side by side" : !tables_.empty() ? "tables" : !slices_.empty() ? "slices" : "events";
+    return view_.code         ? code_.lanes ? "lanes" : "side by side"
+           : !tables_.empty() ? "tables"
+           : !slices_.empty() ? "slices"
+                              : "events";
   }
   // What runs which layer and why, in words.
   const std::string& why() const { return why_; }

@@ -7,13 +7,23 @@
 #include "cpu/coded_rate.h"
 #include "cpu/coded_sample.h"
 #include "cpu/coded_turns.h"
+#include "cpu/lanes_digits.h"
+#include "cpu/lanes_rate.h"
+#include "cpu/lanes_turns.h"
 
 namespace snnfast {
 namespace {
 
+inline bool is_guarded(const NetworkView& net) { return net.n_layers > 1 && net.code->layers[0].guards; }
+
+inline int64_t packs_together(const NetworkView& net) {
+  return net.code->kind == static_cast<int>(CodeKind::digits) ? digits_packs(net) : 1;
+}
+
 int64_t coded_scratch_bytes(const NetworkView& net) {
   Arena arena{nullptr};
   for (int64_t i = 0; i < kSideBySide; ++i) take_coded(arena, net);
+  if (net.code->lanes) take_lanes(arena, net, packs_together(net));
   return arena.used;
 }
 
@@ -111,13 +121,33 @@ bool run_side_by_side(const NetworkView& net, const Request& request, CodedSampl
   return true;
 }
 
+inline bool run_lanes(const NetworkView& net, const Request& request, int64_t first, int64_t count, const Lanes& lanes,
+                      const Interrupt& interrupt) {
+  const CodeView& code = *net.code;
+  if (code.kind == static_cast<int>(CodeKind::rate)) {
+    return code.signed_spikes ? run_rate_lanes<true>(net, request, first, count, lanes, interrupt)
+                              : run_rate_lanes<false>(net, request, first, count, lanes, interrupt);
+  }
+  if (code.kind == static_cast<int>(CodeKind::digits)) {
+    return is_guarded(net) ? run_digits_lanes<false>(net, request, first, count, lanes, interrupt)
+                           : run_digits_lanes<true>(net, request, first, count, lanes, interrupt);
+  }
+  return run_turns_lanes(net, request, first, count, lanes, interrupt);
+}
+
 bool run_coded(const NetworkView& net, const Request& request, int64_t first, int64_t count, char* memory,
                const Interrupt& interrupt) {
   Arena arena{memory};
   const CodeView& code = *net.code;
   CodedSample samples[kSideBySide];
   for (int64_t i = 0; i < kSideBySide && i < count; ++i) samples[i] = take_coded(arena, net);
-  for (int64_t begin = 0; begin < count; begin += kSideBySide) {
+  int64_t done = 0;
+  if (!request.spikes && !request.potentials && code.lanes) {
+    done = count % kPack < kFewestLanes ? count - count % kPack : count;
+    const Lanes lanes = take_lanes(arena, net, packs_together(net));
+    if (!run_lanes(net, request, first, done, lanes, interrupt)) return false;
+  }
+  for (int64_t begin = done; begin < count; begin += kSideBySide) {
     const int64_t n = count - begin < kSideBySide ? count - begin : kSideBySide;
     const float* inputs[kSideBySide];
     float* currents[kSideBySide];
@@ -129,14 +159,13 @@ bool run_coded(const NetworkView& net, const Request& request, int64_t first, in
     }
     constant_currents(net.layers[0], inputs, currents, n, 0, net.layers[0].panels);
     for (int64_t i = 0; i < n; ++i) start_coded(net, request, first + begin + i, samples[i]);
-    const bool guarded = code.kind == static_cast<int>(CodeKind::digits) && net.n_layers > 1 && code.layers[0].guards;
     bool finished = true;
     if (code.kind == static_cast<int>(CodeKind::rate)) {
       finished = code.signed_spikes ? run_side_by_side<CodeKind::rate, true>(net, request, samples, n, interrupt)
                                     : run_side_by_side<CodeKind::rate, false>(net, request, samples, n, interrupt);
     } else if (code.kind == static_cast<int>(CodeKind::digits)) {
-      finished = guarded ? run_side_by_side<CodeKind::digits, false>(net, request, samples, n, interrupt)
-                         : run_side_by_side<CodeKind::digits, true>(net, request, samples, n, interrupt);
+      finished = is_guarded(net) ? run_side_by_side<CodeKind::digits, false>(net, request, samples, n, interrupt)
+                                 : run_side_by_side<CodeKind::digits, true>(net, request, samples, n, interrupt);
     } else {
       for (int64_t i = 0; i < n && finished; ++i) {
         bool certain = false;

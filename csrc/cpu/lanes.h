@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+// Small networks with a code, a sample per lane: every number that a neuron carries is a row of samples, and a weight
+// serves all of them. There are no lists of spikes, no branches and no waiting for one sample's chain of additions; in
+// exchange silent inputs are added too, as zeros, which changes no bit of a sum that began at +0.
+#pragma once
+
+#include "cpu/coded_sample.h"
+
+namespace snnfast {
+namespace {
+
+constexpr int kLaneVectors = 2;  // that share a weight while it is in a register
+constexpr int64_t kPack = kLaneVectors * Vec::lanes;
+// A pack is as much work as about this many samples side by side.
+constexpr int64_t kFewestLanes = kPack / 4 > 4 ? kPack / 4 : 4;
+
+struct Pack {
+  Vec v[kLaneVectors];
+};
+
+SNNFAST_INLINE Pack load_pack(const float* p) {
+  Pack x;
+  for (int v = 0; v < kLaneVectors; ++v) x.v[v] = load(p + v * Vec::lanes);
+  return x;
+}
+
+SNNFAST_INLINE void store_pack(float* p, const Pack& x) {
+  for (int v = 0; v < kLaneVectors; ++v) store(p + v * Vec::lanes, x.v[v]);
+}
+
+SNNFAST_INLINE void fill_row(float* p, float value) {
+  for (int v = 0; v < kLaneVectors; ++v) store(p + v * Vec::lanes, broadcast(value));
+}
+
+// Where the rows of a pack are, each of kPack numbers.
+struct LaneRows {
+  int64_t state = 0, sent, constant, output, weighted, running, counts, flags, total;
+  int64_t widest = 0;
+
+  explicit LaneRows(const NetworkView& net) {
+    const int64_t last = net.layers[net.n_layers - 1].n_out;
+    int64_t hidden = 0;
+    for (int64_t l = 0; l < net.n_layers; ++l) {
+      if (l + 1 < net.n_layers) hidden += net.layers[l].n_out;
+      if (net.layers[l].padded > widest) widest = net.layers[l].padded;
+    }
+    sent = state + net.code->state;
+    const bool sends = net.code->signed_spikes || net.code->kind == static_cast<int>(CodeKind::digits);
+    constant = sent + (sends ? net.code->state : 0);
+    output = constant + net.layers[0].n_out;
+    weighted = output + last;
+    running = weighted + last;
+    counts = running + last;
+    flags = counts + hidden;
+    total = flags + 2;
+  }
+};
+
+// Memory of a thread for one call.
+struct Lanes {
+  explicit Lanes(const NetworkView& net) : rows(net) {}
+
+  LaneRows rows;
+  // Rows (widest): what a layer has sent, and what the one before had.
+  float *first = nullptr, *second = nullptr;
+  float* currents = nullptr;  // (kPack, padded first layer)
+  float* features = nullptr;  // (kPack, n_in)
+  uint32_t* ids = nullptr;    // inputs that may not be zero
+  float* packs = nullptr;
+
+  float* row(float* pack, int64_t index) const { return pack + index * kPack; }
+};
+
+inline Lanes take_lanes(Arena& arena, const NetworkView& net, int64_t packs) {
+  Lanes lanes(net);
+  lanes.first = arena.take<float>((lanes.rows.widest + 4) * kPack);
+  lanes.second = arena.take<float>((lanes.rows.widest + 4) * kPack);
+  lanes.currents = arena.take<float>(kPack * net.layers[0].padded);
+  lanes.features = features_are_observations(net) ? nullptr : arena.take<float>(kPack * net.layers[0].n_in);
+  lanes.ids = arena.take<uint32_t>(lanes.rows.widest);
+  lanes.packs = arena.take<float>(packs * lanes.rows.total * kPack);
+  return lanes;
+}
+
+// Currents of Q outputs, the first of which is j: weights times values, inputs ascending, without the bias. The weights
+// of outputs that do not exist are zeros.
+template <int Q>
+SNNFAST_INLINE void lane_currents(const LayerView& layer, int64_t j, const float* values, const uint32_t* ids,
+                                  int64_t n_ids, Pack (&h)[Q]) {
+  const int64_t panel = j / kPanel, width = panel_vectors(layer, panel) * Vec::lanes;
+  const float* weights = layer.weights + panel * kPanel * layer.n_in + (j - panel * kPanel);
+#pragma GCC unroll 4
+  for (int q = 0; q < Q; ++q) {
+    for (int v = 0; v < kLaneVectors; ++v) h[q].v[v] = broadcast(0.0f);
+  }
+  for (int64_t i = 0; i < n_ids; ++i) {
+    const int64_t id = ids[i];
+    const Pack x = load_pack(values + id * kPack);
+    const float* w = weights + id * width;
+#pragma GCC unroll 4
+    for (int q = 0; q < Q; ++q) {
+      const Vec weight = broadcast(w[q]);
+      for (int v = 0; v < kLaneVectors; ++v) h[q].v[v] = h[q].v[v] + weight * x.v[v];
+    }
+  }
+}
+
+// Call f(output, current without bias) for every output of a layer.
+template <class F>
+SNNFAST_INLINE void for_lane_currents(const LayerView& layer, const float* values, const uint32_t* ids, int64_t n_ids,
+                                      F&& f) {
+  int64_t j = 0;
+  for (; j + 2 < layer.n_out; j += 4) {
+    Pack h[4];
+    lane_currents<4>(layer, j, values, ids, n_ids, h);
+    for (int q = 0; q < 4 && j + q < layer.n_out; ++q) f(j + q, h[q]);
+  }
+  for (; j < layer.n_out; j += 2) {
+    Pack h[2];
+    lane_currents<2>(layer, j, values, ids, n_ids, h);
+    for (int q = 0; q < 2 && j + q < layer.n_out; ++q) f(j + q, h[q]);
+  }
+}
+
+inline int64_t all_inputs(int64_t n, uint32_t* ids) {
+  for (int64_t i = 0; i < n; ++i) ids[i] = static_cast<uint32_t>(i);
+  return n;
+}
+
+// The first layer's currents of up to kPack samples, a row of (padded) for each.
+inline void lane_inputs(const NetworkView& net, const Request& request, const int64_t* samples, int64_t n,
+                        const Lanes& lanes) {
+  const float* inputs[kPack];
+  float* currents[kPack];
+  for (int64_t i = 0; i < n; ++i) {
+    inputs[i] = request.observations + samples[i] * net.n_in;
+    currents[i] = lanes.currents + i * net.layers[0].padded;
+    if (!lanes.features) continue;
+    float* const features = lanes.features + i * net.layers[0].n_in;
+    write_features(net, inputs[i], features);
+    inputs[i] = features;
+  }
+  constant_currents(net.layers[0], inputs, currents, n, 0, net.layers[0].panels);
+}
+
+// Where the first layer's currents go: digits keep them as drives.
+inline int64_t input_row(const NetworkView& net, const LaneRows& rows) {
+  const bool digits = net.code->kind == static_cast<int>(CodeKind::digits);
+  return digits ? rows.state + net.code->layers[0].offset : rows.constant;
+}
+
+// Call f(row, number) for every row that a sample starts with anything but 0 in, its first layer's current excepted.
+template <class F>
+SNNFAST_INLINE void for_starts(const NetworkView& net, const LaneRows& rows, F&& f) {
+  const CodeView& code = *net.code;
+  const bool digits = code.kind == static_cast<int>(CodeKind::digits);
+  for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
+    const LayerView& layer = net.layers[l];
+    const CodeLayerView& tables = code.layers[l];
+    const int64_t at = rows.state + tables.offset;
+    if (tables.starts) {
+      for (int64_t k = 0; k < code.copies; ++k) {
+        const int64_t first = k * layer.padded;
+        for (int64_t j = 0; j < layer.n_out; ++j) f(at + first + j, tables.starts[first + j]);
+      }
+    } else if (digits && l > 0) {
+      for (int64_t j = 0; j < layer.n_out; ++j) f(at + j, layer.bias[j]);
+    }
+  }
+  if (!digits) return;
+  const LayerView& last = net.layers[net.n_layers - 1];
+  for (int64_t j = 0; j < last.n_out; ++j) f(rows.running + j, last.bias[j]);
+}
+
+// Put samples into the lanes of a pack; further lanes hold zeros.
+inline void start_pack(const NetworkView& net, const Request& request, const int64_t* samples, int64_t n,
+                       const Lanes& lanes, float* pack) {
+  const LaneRows& rows = lanes.rows;
+  __builtin_memset(pack, 0, static_cast<size_t>(rows.total * kPack) * sizeof(float));
+  for_starts(net, rows, [&](int64_t row, float number) { fill_row(pack + row * kPack, number); });
+  lane_inputs(net, request, samples, n, lanes);
+  float* const inputs = pack + input_row(net, rows) * kPack;
+  for (int64_t i = 0; i < n; ++i) {
+    const float* current = lanes.currents + i * net.layers[0].padded;
+    for (int64_t j = 0; j < net.layers[0].n_out; ++j) inputs[j * kPack + i] = current[j];
+  }
+}
+
+// Put a sample into one lane of a pack.
+inline void start_lane(const NetworkView& net, const Request& request, int64_t sample, const Lanes& lanes, float* pack,
+                       int64_t lane) {
+  const LaneRows& rows = lanes.rows;
+  float* const at = pack + lane;
+  lane_inputs(net, request, &sample, 1, lanes);
+  for (int64_t r = rows.sent; r < rows.constant; ++r) at[r * kPack] = 0.0f;
+  const int64_t end = request.spike_counts ? rows.flags : rows.counts;
+  for (int64_t r = rows.output; r < end; ++r) at[r * kPack] = 0.0f;
+  for_starts(net, rows, [&](int64_t row, float number) { at[row * kPack] = number; });
+  float* const inputs = at + input_row(net, rows) * kPack;
+  for (int64_t j = 0; j < net.layers[0].n_out; ++j) inputs[j * kPack] = lanes.currents[j];
+}
+
+// A sample has run its last step.
+inline void finish_lane(const NetworkView& net, const Request& request, int64_t sample, const Lanes& lanes,
+                        const float* pack, int64_t lane, int64_t steps, bool certain) {
+  const LaneRows& rows = lanes.rows;
+  const float* const at = pack + lane;
+  const int64_t n_out = net.layers[net.n_layers - 1].n_out;
+  for (int64_t j = 0; j < n_out; ++j) request.output[sample * n_out + j] = at[(rows.running + j) * kPack];
+  if (request.steps) request.steps[sample] = static_cast<float>(steps);
+  if (request.certified) request.certified[sample] = certain ? 1.0f : 0.0f;
+  if (request.saturated) request.saturated[sample] = at[rows.flags * kPack];
+  if (!request.spike_counts) return;
+  int64_t row = rows.counts;
+  for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
+    const int64_t n = net.layers[l].n_out;
+    for (int64_t j = 0; j < n; ++j) request.spike_counts[l][sample * n + j] = at[(row + j) * kPack];
+    row += n;
+  }
+}
+
+SNNFAST_INLINE void add_to_row(float* row, const Pack& x) {
+  for (int v = 0; v < kLaneVectors; ++v) store(row + v * Vec::lanes, load(row + v * Vec::lanes) + x.v[v]);
+}
+
+// The largest and the second largest output, and the first place of the largest, of every lane of a vector. All numbers
+// in `ordered` lanes. As best_of of coded_exit.h.
+struct LaneBest {
+  Vec first, second, index, ordered;  // ordered: 1 or 0
+};
+
+SNNFAST_INLINE LaneBest lane_best(const float* outputs, int64_t n) {
+  const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
+  LaneBest best{load(outputs), broadcast(-__builtin_huge_valf()), zero, zero};
+  best.ordered = keep_where(at_least(best.first, best.first), one);
+  for (int64_t j = 1; j < n; ++j) {
+    const Vec x = load(outputs + j * kPack);
+    best.ordered = keep_where(at_least(x, x), best.ordered);
+    const auto wins = above(x, best.first);
+    best.second = choose(wins, best.first, choose(above(x, best.second), x, best.second));
+    best.first = choose(wins, x, best.first);
+    best.index = choose(wins, broadcast(static_cast<float>(j)), best.index);
+  }
+  return best;
+}
+
+}  // namespace
+}  // namespace snnfast
