@@ -227,3 +227,17 @@ def test_the_first_of_several_hidden_layers_stops_two_digits_early(
     assert worths(sf.convert(policy, replay, method="digits", timesteps=11)) == [11, 11], "too few to spare any"
     shallow = sf.make_policy([4, 16, 2], seed=1)
     assert worths(sf.convert(shallow, replay, method="digits", timesteps=12)) == [12], "nothing comes after it"
+
+
+def test_large_replays_spare_outliers(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    network = sf.convert(policy, replay, method="digits", timesteps=6)
+    states, expected = replay.observations.numpy(), decisions(policy, replay.observations).numpy()
+    outputs = np.concatenate(list(running_outputs(network, states)), axis=1)
+    wrong = np.where(outputs.argmax(axis=2) != expected, margins(outputs), np.float32(0))
+    for copies in (1, 2, 4):
+        many = -(-20_000 * copies // len(states))  # repeated, so that every margin is there that often
+        found = learn_bounds(network, np.tile(states, (many, 1)), np.tile(expected, many), 1.0)
+        spared = (many * len(states) - 1) // 20_000
+        assert spared >= copies - 1
+        in_order = np.sort(np.tile(wrong, (1, many)), axis=1)
+        assert np.array_equal(found.wrong, in_order[:, -1 - spared])

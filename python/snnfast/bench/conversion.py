@@ -109,7 +109,7 @@ def run(
     if unknown:
         raise ValueError(f"only must name recipes of {[recipe.name for recipe in RECIPES]}, got {unknown}")
     recipes = [recipe for recipe in RECIPES if not only or recipe.name in only]
-    protocol = protocol or Protocol()
+    protocol = protocol or Protocol(replay_size=60_000)
     folder = cache_folder(default_cache() if cache is None else cache, protocol)
     say(f"{protocol.env_id}: {seeds} policies, {protocol.episodes} x {protocol.max_steps} steps per policy and recipe")
     say(f"trained policies are kept in {folder}")

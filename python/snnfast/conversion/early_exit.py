@@ -21,6 +21,10 @@ from snnfast.spec import FloatArray, NetworkSpec, RateCode, check_float
 
 #: Fewer states than this learn too small a bound: with 5,000 states and a factor near 1, CartPole lost 0.3 points.
 ENOUGH_STATES = 10_000
+#: A replay larger than this holds outliers, whose margins would hold up every other decision: per so many states one
+#: of each step is left out of account. From 60,000 states such bounds are closer to what other states need than the
+#: largest margin of 20,000: on CartPole 0.01 points more alike at 2 % fewer steps.
+STATES_PER_OUTLIER = 20_000
 #: Numbers to record at once, about: 64 MiB.
 _BUDGET = 2**24
 
@@ -32,7 +36,8 @@ class ExitBounds:
     Attributes:
         bounds: (T,), float32: the margin that must be exceeded after each step; never rising, and 0 once no decision
             of the replay is wrong any more.
-        wrong: (T,), float32: the largest margin among the wrong running decisions of each step, 0 where none is wrong.
+        wrong: (T,), float32: the largest margin among the wrong running decisions of each step, outliers excepted; 0
+            where none is wrong.
         states: how many states it was learned from.
     """
 
@@ -90,7 +95,8 @@ def learn_bounds(
         bound_t = factor * max_{t' >= t} m_t'
 
     With a factor of at least 1 no decision of these states that stops early is wrong; where the decision after the
-    last step is wrong, it stays so.
+    last step is wrong, it stays so. That is so of up to 20,000 states. Of more, m_t is the second largest margin, of
+    more than 40,000 the third, and so on.
 
     Args:
         network: as for :func:`running_outputs`, with at least two outputs.
@@ -116,13 +122,16 @@ def learn_bounds(
             UserWarning,
             stacklevel=3,
         )
-    wrong = np.zeros(network.timesteps, np.float32)
+    spared = max(0, len(observations) - 1) // STATES_PER_OUTLIER
+    largest = np.zeros((network.timesteps, spared + 1), np.float32)
     seen = 0
     for outputs in running_outputs(network, observations):
         expected = decisions[seen : seen + outputs.shape[1]]
         differs = outputs.argmax(axis=2) != expected
-        wrong = np.maximum(wrong, np.where(differs, margins(outputs), np.float32(0)).max(axis=1))
+        found = np.concatenate([largest, np.where(differs, margins(outputs), np.float32(0))], axis=1)
+        largest = np.partition(found, -1 - spared, axis=1)[:, -1 - spared :]
         seen += outputs.shape[1]
+    wrong = largest.min(axis=1)
     later = np.maximum.accumulate(wrong[::-1])[::-1].astype(np.float64)
     # Rounding to float32 keeps the order, so a factor of 1 or more keeps every wrong margin within its bound.
     bounds = np.minimum(factor * later, float(np.finfo(np.float32).max)).astype(np.float32)

@@ -66,7 +66,7 @@ PRESETS: dict[str, Preset] = {
         readout="mean",
         copies=4,
         early_exit="calibrated",
-        exit_factor=1.09,
+        exit_factor=1.06,
     ),
     "staged": Preset(method="staged", shift=True, timesteps=32, ramp=True),
     "radix": Preset(method="radix", timesteps=12),
