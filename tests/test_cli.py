@@ -222,8 +222,8 @@ def test_model_scaling_needs_no_replay(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--percentile", "0"], 1, "percentile must be above 0 and at most 100"),
-        (["--scaling", "robust", "--shift"], 1, "shift=True needs scaling='neuron'"),
+        (["--percentile", "0"], 2, "percentile must be above 0 and at most 100"),
+        (["--scaling", "robust", "--shift"], 2, "shift=True needs scaling='neuron'"),
         (["--env", "CartPole-v1"], 2, "--env and --size are for recording a replay"),
         (["--replay", "nowhere.safetensors"], 1, "nowhere.safetensors: No such file"),
         (["--replay", "{files}/policy.safetensors"], 1, "holds a 'policy', but a 'replay' is required"),

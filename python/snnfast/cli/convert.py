@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import shutil
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-import torch
+from torch import nn
 
 from snnfast.cli.common import (
     Output,
@@ -23,9 +27,39 @@ from snnfast.cli.common import (
     read_policy,
 )
 from snnfast.cli.pages import check_page, write_conversion_page
-from snnfast.conversion import DEFAULT_PRESET, PRESETS, Readout, ScalingMethod, convert
+from snnfast.conversion import DEFAULT_PRESET, PRESETS, Method, Readout, ScalingMethod, convert, describe_presets
+from snnfast.conversion.choice import Choice, TargetNotReached
+from snnfast.conversion.comparison import HeldOut
+from snnfast.conversion.convert import check_free
+from snnfast.conversion.presets import ABOUT, Budget, steps_in_words
+from snnfast.conversion.settings import OPTIONS, resolve
 from snnfast.learning import Replay, record_replay
+from snnfast.network import SpikingNetwork
 from snnfast.spec import Order
+from snnfast.spec.codes import ExitKind
+
+#: Options that are settings of a preset, by the names of convert()'s arguments.
+_SETTINGS = (
+    "method",
+    "scaling",
+    "percentile",
+    "shift",
+    "headroom",
+    "timesteps",
+    "order",
+    "initial_potential",
+    "readout",
+    "copies",
+    "signed",
+    "ramp",
+    "tau",
+    "first_steps",
+    "kappa",
+    "guard",
+    "spike_error",
+    "early_exit",
+    "exit_factor",
+)
 
 
 def add(subparsers: Subparsers) -> None:
@@ -39,10 +73,15 @@ def add(subparsers: Subparsers) -> None:
             "Turn a trained policy (Linear and ReLU layers) into a network of integrate-and-fire neurons.\n"
             "Settings come from the preset; options given beside it override them."
         ),
-        example="snnfast convert cartpole --preset rate --out net.safetensors",
+        example="snnfast convert cartpole --preset digits-certified --out net.safetensors",
     )
-    parser.add_argument("policy", help="policy file, or the word 'cartpole' for the one that comes with snnfast")
-    parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="file for the spiking network")
+    parser.usage = (
+        "snnfast convert policy --out FILE [--preset NAME] [other options]\n       snnfast convert --presets [--json F]"
+    )
+    needed = [
+        parser.add_argument("policy", help="policy file, or the word 'cartpole' for the one that comes with snnfast"),
+        parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="file for the spiking network"),
+    ]
     parser.add_argument("--overwrite", action="store_true", help="replace FILE, and the page in DIR, if they exist")
     parser.add_argument("--report", metavar="DIR", type=Path, help="folder for a page about the network, with pictures")
     parser.add_argument(
@@ -52,25 +91,80 @@ def add(subparsers: Subparsers) -> None:
         metavar="N",
         help="episodes to play for it (default: 100; 0: none)",
     )
+    parser.add_argument(
+        "--presets", action=_InsteadOf, needed=needed, help="describe every preset, and do nothing else"
+    )
     source = parser.add_argument_group("states to take activation scales from")
     source.add_argument("--replay", metavar="FILE", help="a replay memory; without it one is recorded now")
     source.add_argument("--env", metavar="ID", help="environment to record in (default: the one in the policy file)")
     source.add_argument("--size", type=count, metavar="N", help="states to record (default: 20000)")
-    settings = parser.add_argument_group("conversion")
-    settings.add_argument("--preset", choices=tuple(PRESETS), help=f"named settings (default: {DEFAULT_PRESET})")
-    settings.add_argument("--scaling", choices=get_args(ScalingMethod), help="where activation scales come from")
-    settings.add_argument("--percentile", type=float, metavar="P", help="of robust and neuron scaling, in percent")
-    settings.add_argument(
-        "--shift",
-        action=argparse.BooleanOptionalAction,
-        help="begin each neuron's range at its lower percentile (neuron scaling)",
+    which = parser.add_argument_group("what kind of network", "either named settings, or what it has to reach")
+    which.add_argument(
+        "--preset",
+        choices=tuple(PRESETS),
+        metavar="NAME",
+        help=f"named settings; --presets describes them (default: the one of the method's name, or {DEFAULT_PRESET})",
     )
-    settings.add_argument("--timesteps", type=count, metavar="T", help="time steps per decision")
-    settings.add_argument("--order", choices=get_args(Order), help="order of the neuron's update")
-    settings.add_argument("--initial-potential", type=float, metavar="X", help="of hidden neurons, in thresholds")
-    settings.add_argument("--readout", choices=get_args(Readout), help="membrane potential to read")
-    settings.add_argument("--split-inputs", action="store_true", help="feed positive and negative inputs separately")
-    settings.add_argument(
+    which.add_argument(
+        "--method", choices=get_args(Method), help="how hidden neurons tell each other a number (default: the preset's)"
+    )
+    which.add_argument(
+        "--target-similarity",
+        type=float,
+        metavar="X",
+        help="in place of all settings: find the cheapest network with this share of equal decisions (0.999, say)",
+    )
+    which.add_argument("--budget", choices=get_args(Budget), help="what is to be cheap then (default: steps)")
+    ranges = parser.add_argument_group("ranges of activations")
+    ranges.add_argument("--scaling", choices=get_args(ScalingMethod), help="where activation scales come from")
+    ranges.add_argument("--percentile", type=float, metavar="P", help="of robust and neuron scaling, in percent")
+    _switch(ranges, "--shift", "begin each neuron's range at its lower percentile (neuron scaling)")
+    ranges.add_argument(
+        "--headroom",
+        type=float,
+        metavar="X",
+        help="times as wide ranges as on the replay, for states beyond it (neuron scaling)",
+    )
+    time = parser.add_argument_group("steps and neurons")
+    time.add_argument(
+        "--timesteps", type=count, metavar="T", help="steps per decision; of one hidden layer with staged and radix"
+    )
+    time.add_argument(
+        "--readout", choices=get_args(Readout), help="what is read of the last layer's membrane potential (rate)"
+    )
+    time.add_argument("--copies", type=count, metavar="K", help="staggered copies of every neuron (rate, staged)")
+    _switch(time, "--signed", "let neurons take spikes back (rate)")
+    _switch(time, "--ramp", "let early spikes weigh more (staged)")
+    time.add_argument("--order", choices=get_args(Order), help="order of the neuron's update (delayed: rate only)")
+    time.add_argument(
+        "--initial-potential", type=float, metavar="X", help="of hidden neurons, in thresholds (not digits)"
+    )
+    digits = parser.add_argument_group("schedule of signed digits (digits)")
+    digits.add_argument("--tau", type=float, metavar="X", help="threshold in digits, 0.5 to 1; higher: fewer spikes")
+    digits.add_argument("--first-steps", type=count, metavar="T", help="the first layer stops after this many steps")
+    digits.add_argument(
+        "--kappa", type=float, metavar="X", help="standard deviations to expect in place of the worst case"
+    )
+    _switch(digits, "--guard", "binary spikes only")
+    digits.add_argument(
+        "--spike-error",
+        type=float,
+        metavar="X",
+        help="in place of the above and of --timesteps: fewest spikes for this share of the margin (2e-4, for example)",
+    )
+    leave = parser.add_argument_group("stopping early")
+    leave.add_argument(
+        "--early-exit",
+        choices=("none", *get_args(ExitKind)),
+        help="calibrated: as far ahead as no wrong decision of the replay was (rate, digits); "
+        "certified: nothing can change the decision (radix, digits)",
+    )
+    leave.add_argument(
+        "--exit-factor", type=float, metavar="X", help="times as far ahead as that, with the calibrated exit"
+    )
+    rest = parser.add_argument_group("inputs and weights")
+    rest.add_argument("--split-inputs", action="store_true", help="feed positive and negative inputs separately")
+    rest.add_argument(
         "--weight-grid",
         type=int,
         metavar="BITS",
@@ -78,7 +172,27 @@ def add(subparsers: Subparsers) -> None:
     )
 
 
+class _InsteadOf(argparse.Action):
+    """A flag that is a request of its own: with it, what is needed otherwise is not."""
+
+    def __init__(self, *args: Any, needed: list[argparse.Action], **kwargs: Any) -> None:
+        kwargs |= {"nargs": 0, "default": False}
+        super().__init__(*args, **kwargs)
+        self.needed = needed
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, *_: object) -> None:
+        setattr(namespace, self.dest, True)
+        for action in self.needed:
+            action.required = False
+
+
+def _switch(group: Any, name: str, what: str) -> None:
+    group.add_argument(name, action=argparse.BooleanOptionalAction, help=what)
+
+
 def _convert(arguments: argparse.Namespace, out: Output) -> int:
+    if arguments.presets:
+        return _presets(out)
     check_target(arguments.out, overwrite=arguments.overwrite)
     if arguments.report is not None:
         check_page("--report", arguments.report, overwrite=arguments.overwrite)
@@ -88,45 +202,34 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
     )
     if arguments.replay is not None and (arguments.env is not None or arguments.size is not None):
         raise UsageError("--env and --size are for recording a replay, which --replay makes unnecessary")
+    given: dict[str, Any] = {name: getattr(arguments, name) for name in _SETTINGS}
+    target = {name: getattr(arguments, name) for name in ("target_similarity", "budget")}
+    needs_replay = True
+    try:  # before anything is computed
+        if set(target.values()) == {None}:
+            needs_replay = resolve(arguments.preset, **given)[1].scaling != "model"
+        else:
+            check_free({"preset": arguments.preset, **given}, arguments.target_similarity)
+    except (TypeError, ValueError) as error:
+        raise UsageError(str(error)) from error
     policy, known = read_policy(arguments.policy)
     replay: Replay | None = None
     if arguments.replay is not None:
         replay = Replay.load(arguments.replay)
         out.say(f"replay: {describe_replay(replay)} from {arguments.replay}")
-    elif arguments.scaling != "model":
+    elif needs_replay:
         env_id = need_env(arguments.env, known, arguments.policy)
         seed = 1 if arguments.seed is None else arguments.seed
         replay = record_replay(env_id, policy, size=arguments.size or 20_000, seed=seed)
         out.say(f"replay: {describe_replay(replay)}, recorded now (seed {seed})")
-    given: dict[str, Any] = {
-        name: getattr(arguments, name)
-        for name in (
-            "preset",
-            "scaling",
-            "percentile",
-            "shift",
-            "timesteps",
-            "order",
-            "initial_potential",
-            "readout",
-            "split_inputs",
-            "weight_grid",
-        )
-    }
-    network = convert(policy, replay, **given)
+    others = {name: getattr(arguments, name) for name in ("preset", "split_inputs", "weight_grid")}
+    try:
+        network = convert(policy, replay, **given, **others, **target)
+    except TargetNotReached as error:
+        out.say(str(error.choice))
+        raise
     network.save(arguments.out)
-    settings = network.conversion["settings"]
-    out.say(f"preset {network.conversion['preset']}: " + ", ".join(f"{k} {_word(v)}" for k, v in settings.items()))
-    for number, scale in enumerate(network.conversion["scales"], start=1):
-        values = scale if isinstance(scale, list) else [scale]
-        span = f"{values[0]:.4g}" if len(values) == 1 else f"{min(values):.4g} to {max(values):.4g}, one per neuron"
-        out.say(f"  layer {number}: {network.sizes[number]} neurons, activation scale {span}")
-    grid = network.conversion["weight_grid"]
-    if grid is not None:
-        out.say(f"  weights on a grid of {grid['bits']} bits: moved by {max(grid['largest_change']):.2g} at most")
-    if replay is not None:
-        same = _same_decisions(network, replay)
-        out.say(f"  {same:.2%} of the replay's decisions are the original's; `snnfast evaluate` plays and compares")
+    _describe(network, policy, replay, out)
     out.say(f"wrote {arguments.out}")
     if arguments.report is not None:
         plays_in = arguments.env or known or (None if replay is None else replay.metadata.get("env_id"))
@@ -135,9 +238,71 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _same_decisions(network: Any, replay: Any) -> float:
-    outputs = network(torch.as_tensor(replay.observations))
-    return float((outputs.argmax(1) == torch.as_tensor(replay.outputs).argmax(1)).double().mean())
+def _presets(out: Output) -> int:
+    """Every preset in plain words, and for machines with all its settings."""
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    for line in describe_presets():
+        out.say(textwrap.fill(line, max(40, width), subsequent_indent="    ", break_on_hyphens=False))
+    out.say()
+    out.say("`snnfast convert --presets --json -` lists their settings")
+    out.write(
+        {
+            "default": DEFAULT_PRESET,
+            "presets": {
+                name: {
+                    **dataclasses.asdict(ABOUT[name]),
+                    "steps": steps_in_words(preset),
+                    "settings": dataclasses.asdict(preset),
+                }
+                for name, preset in PRESETS.items()
+            },
+        }
+    )
+    return 0
+
+
+def _describe(network: SpikingNetwork, policy: nn.Module, replay: Replay | None, out: Output) -> None:
+    """What the network is, and what it does on the states that it was made from."""
+    made = network.conversion
+    if "choice" in made:
+        out.say(str(Choice.from_dict(made["choice"])))
+    out.say(f"preset {made['preset']}: {_settings_in_words(made['settings'])}")
+    for number, scale in enumerate(made["scales"], start=1):
+        values = scale if isinstance(scale, list) else [scale]
+        span = f"{values[0]:.4g}" if len(values) == 1 else f"{min(values):.4g} to {max(values):.4g}, one per neuron"
+        out.say(f"  layer {number}: {network.sizes[number]} neurons, activation scale {span}")
+    grid = made["weight_grid"]
+    if grid is not None:
+        out.say(f"  weights on a grid of {grid['bits']} bits: moved by {max(grid['largest_change']):.2g} at most")
+    if replay is not None:
+        found = HeldOut(policy, replay).ask(network)
+        exits = "" if network.spec.early_exit is None else f" on average, {found.steps.max():.0f} at most"
+        out.say(f"  {found.equal.mean():.2%} of the replay's decisions are the original's; `snnfast evaluate` plays")
+        out.say(
+            f"  a decision takes {found.steps.mean():.4g} steps{exits}, and {sum(found.spikes_per_layer):.1f} spikes"
+        )
+        if found.certified is not None:
+            out.say(f"  {found.certified.mean():.2%} of the decisions are certified")
+
+
+def _settings_in_words(settings: Mapping[str, Any]) -> str:
+    """Those that mean something in this conversion."""
+    method, scaling = settings["method"], settings["scaling"]
+    silent = {name for name, methods in OPTIONS.items() if method not in methods}
+    silent |= {name for name, value in settings.items() if value is None}
+    if method != "rate":
+        silent |= {"readout", "order"}
+    if method == "digits":
+        silent.add("initial_potential")
+    if scaling != "neuron":
+        silent |= {"shift", "headroom"}
+    if scaling in ("model", "data"):
+        silent.add("percentile")
+    if settings["spike_error"] is not None:
+        silent |= {"tau", "guard"}
+    if settings["early_exit"] != "calibrated":
+        silent.add("exit_factor")
+    return ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if name not in silent)
 
 
 def _word(value: object) -> str:

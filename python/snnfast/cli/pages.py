@@ -120,6 +120,8 @@ def _beside(network: SpikingNetwork, policy: nn.Module, replay: Replay, held_out
         for name, value in settings.items()
         if value != usual.get(name) and name not in ("timesteps", "percentile")
     }
+    if "early_exit" in own and own["early_exit"] is None:
+        own["early_exit"] = "none"
     grid = network.conversion.get("weight_grid")
     if grid is not None:
         own["weight_grid"] = grid["bits"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,7 @@ def convert(
     kappa: float | None = None,
     guard: bool | None = None,
     spike_error: float | None = None,
-    early_exit: ExitKind | None = None,
+    early_exit: ExitKind | Literal["none"] | None = None,
     exit_factor: float | None = None,
     split_inputs: bool = False,
     weight_grid: int | None = None,
@@ -121,7 +121,7 @@ def convert(
             :func:`snnfast.conversion.digits.staged_schedule`.
         early_exit: when a decision may stop before its last step: "calibrated" ("rate" and "digits"; bounds from the
             replay, see :mod:`snnfast.conversion.early_exit`), or "certified" ("radix" and "digits"; nothing that may
-            still come can change it). Left out: as the preset has it.
+            still come can change it); "none" where the preset has one that is not wanted.
         exit_factor: with "calibrated", how many times as far ahead as any wrong decision of the replay was.
         split_inputs: feed positive and negative parts of the observations separately.
         weight_grid: bits per weight, 2 to 16, or ``None`` for none of this: round the weights of every layer but the
@@ -169,7 +169,7 @@ def convert(
         exit_factor=exit_factor,
     )
     if target_similarity is not None or budget is not None:
-        _check_free({"preset": preset, **given}, target_similarity)
+        check_free({"preset": preset, **given}, target_similarity)
         fixed: dict[str, Any] = dict(split_inputs=split_inputs, weight_grid=weight_grid, backend=backend, exact=exact)
         return choose(convert, policy, replay, target_similarity, "steps" if budget is None else budget, **fixed)
     name, settings = resolve(preset, **given)
@@ -237,7 +237,7 @@ def convert(
     )
 
 
-def _check_free(given: Mapping[str, Any], target_similarity: float | None) -> None:
+def check_free(given: Mapping[str, Any], target_similarity: float | None) -> None:
     """With a target there is nothing else to set; without one, no budget."""
     if target_similarity is None:
         raise ValueError("budget needs target_similarity: what the network must reach")

@@ -167,15 +167,17 @@ def get_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
+def steps_in_words(preset: Preset) -> str:
+    """How many steps a decision of that preset has."""
+    if preset.spike_error is not None:
+        return "as many steps as that takes"
+    steps = f"{'at most ' if preset.early_exit else ''}{preset.timesteps} steps"
+    return f"{steps} per hidden layer" if preset.method in ("staged", "radix") else steps
+
+
 def describe_presets() -> list[str]:
     """One line per preset: what it is, its steps, what hardware could run it, what it equals as quantisation."""
-    lines = []
-    for name, preset in PRESETS.items():
-        about = ABOUT[name]
-        steps = f"{'at most ' if preset.early_exit else ''}{preset.timesteps} steps"
-        if preset.spike_error is not None:
-            steps = "as many steps as that takes"
-        elif preset.method in ("staged", "radix"):
-            steps += " per hidden layer"
-        lines.append(f"{name}: {about.what}; {steps}; needs {about.hardware}; equals {about.equals}")
-    return lines
+    return [
+        f"{name}: {about.what}; {steps_in_words(PRESETS[name])}; needs {about.hardware}; equals {about.equals}"
+        for name, about in ((name, ABOUT[name]) for name in PRESETS)
+    ]
