@@ -19,7 +19,7 @@ from snnfast.cli.common import (
 )
 from snnfast.conversion import DEFAULT_PRESET, PRESETS
 
-_WHAT = ("network", "conversion", "similarity", "evaluation", "contract", "all")
+_WHAT = ("network", "methods", "conversion", "similarity", "evaluation", "contract", "all")
 _WORKLOADS = ("tiny", "medium", "large")
 
 
@@ -32,11 +32,12 @@ def add(subparsers: Subparsers) -> None:
         summary="measure speed and similarity",
         description=(
             "network     the compiled network against torch, the original ReLU network and other libraries\n"
+            "methods     speed of every method of conversion, beside plain neurons\n"
             "conversion  every method over several trained policies: similarity, steps, spikes, against targets\n"
             "similarity  decisions of converted policies against the originals', over several trained policies\n"
             "evaluation  a whole evaluation against the one-decision-at-a-time way of the 2020 thesis\n"
             "contract    is every difference between the fast and the exact contract explained by rounding?\n"
-            "all         network, conversion, evaluation and contract"
+            "all         network, methods, conversion, evaluation and contract"
         ),
         example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
     )
@@ -85,7 +86,9 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _bench(arguments: argparse.Namespace, out: Output) -> int:
-    what = ("network", "conversion", "evaluation", "contract") if arguments.what == "all" else (arguments.what,)
+    what = (
+        ("network", "methods", "conversion", "evaluation", "contract") if arguments.what == "all" else (arguments.what,)
+    )
     if arguments.plot is not None:
         if "network" not in what:
             raise UsageError(f"--plot draws the figures of `bench network`, not of `bench {arguments.what}`")
@@ -113,6 +116,10 @@ def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any
             plots.benchmark_plot(figures["cases"], arguments.plot)
             out.say(f"wrote {arguments.plot}")
         return figures
+    if name == "methods":
+        from snnfast.bench import methods
+
+        return methods.run(quick=arguments.quick, say=out.say)
     if name == "evaluation":
         from snnfast.bench import evaluation
 
