@@ -168,11 +168,12 @@ def test_bench_all(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("snnfast.bench.network.run", lambda **options: {"name": "network"})
     monkeypatch.setattr("snnfast.bench.evaluation.run", lambda **options: {"name": "evaluation"})
     monkeypatch.setattr("snnfast.bench.contract.run", lambda **options: {"name": "contract"})
+    monkeypatch.setattr("snnfast.bench.choice.run", lambda **options: {"name": "choice"})
     monkeypatch.setattr("snnfast.bench.methods.run", lambda **options: {"name": "methods"})
     monkeypatch.setattr("snnfast.bench.conversion.run", lambda **options: {"name": "conversion"})
     assert main(["bench", "all", "--json", str(tmp_path / "all.json")]) == 0
     found = json.loads((tmp_path / "all.json").read_text())
-    names = ("network", "methods", "conversion", "evaluation", "contract")
+    names = ("network", "methods", "conversion", "choice", "evaluation", "contract")
     assert {k: v["name"] for k, v in found.items()} == {n: n for n in names}
 
 

@@ -19,7 +19,7 @@ from snnfast.cli.common import (
 )
 from snnfast.conversion import DEFAULT_PRESET, PRESETS
 
-_WHAT = ("network", "methods", "conversion", "similarity", "evaluation", "contract", "all")
+_WHAT = ("network", "methods", "conversion", "choice", "similarity", "evaluation", "contract", "all")
 _WORKLOADS = ("tiny", "medium", "large")
 
 
@@ -34,10 +34,11 @@ def add(subparsers: Subparsers) -> None:
             "network     the compiled network against torch, the original ReLU network and other libraries\n"
             "methods     speed of every method of conversion, beside plain neurons\n"
             "conversion  every method over several trained policies: similarity, steps, spikes, against targets\n"
+            "choice      whether networks chosen for a target similarity keep their word when they play\n"
             "similarity  decisions of converted policies against the originals', over several trained policies\n"
             "evaluation  a whole evaluation against the one-decision-at-a-time way of the 2020 thesis\n"
             "contract    is every difference between the fast and the exact contract explained by rounding?\n"
-            "all         network, methods, conversion, evaluation and contract"
+            "all         all but similarity"
         ),
         example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
     )
@@ -50,13 +51,13 @@ def add(subparsers: Subparsers) -> None:
         type=count,
         default=10,
         metavar="N",
-        help="of conversion and similarity: policies that hold (default: 10)",
+        help="of conversion, choice and similarity: policies that hold (default: 10)",
     )
     parser.add_argument(
         "--cache",
         type=Path,
         metavar="DIR",
-        help="of conversion and similarity: folder for trained policies (default: the user's cache)",
+        help="of conversion, choice and similarity: folder for trained policies (default: the user's cache)",
     )
     parser.add_argument(
         "--only", metavar="NAME", action="append", default=[], help="of conversion: only this row (may be repeated)"
@@ -86,9 +87,8 @@ def add(subparsers: Subparsers) -> None:
 
 
 def _bench(arguments: argparse.Namespace, out: Output) -> int:
-    what = (
-        ("network", "methods", "conversion", "evaluation", "contract") if arguments.what == "all" else (arguments.what,)
-    )
+    everything = tuple(name for name in _WHAT if name not in ("similarity", "all"))
+    what = everything if arguments.what == "all" else (arguments.what,)
     if arguments.plot is not None:
         if "network" not in what:
             raise UsageError(f"--plot draws the figures of `bench network`, not of `bench {arguments.what}`")
@@ -140,6 +140,12 @@ def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any
             only=tuple(arguments.only),
             cache=arguments.cache,
             say=out.say,
+        )
+    if name == "choice":
+        from snnfast.bench import choice
+
+        return choice.run(
+            seeds=1 if arguments.quick else arguments.seeds, first_seed=seed, cache=arguments.cache, say=out.say
         )
     from snnfast.bench import similarity
 
