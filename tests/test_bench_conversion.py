@@ -103,7 +103,7 @@ def test_unknown_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "Protocol", lambda: SMALL)
+    monkeypatch.setattr(conversion, "Protocol", lambda **_: SMALL)
     command = ["bench", "conversion", "--seeds", "1", "--seed", "3", "--only", "radix", "--cache", str(tmp_path)]
     assert main([*command, "--json", "-"]) == 0
     captured = capsys.readouterr()

@@ -56,7 +56,8 @@ PRESETS: dict[str, Preset] = {
     # Per-neuron ranges use the whole range of firing rates; a potential of half the threshold at the start turns the
     # spike count from a floor into a rounding; the time-averaged potential averages the membrane's residue away.
     "rate": Preset(shift=True, timesteps=100, readout="mean"),
-    "rate-copies": Preset(shift=True, timesteps=100, readout="mean", copies=4),
+    # The parabola is a little better than the mean where the number of steps is known beforehand.
+    "rate-copies": Preset(shift=True, timesteps=100, readout="parabolic", copies=4),
     # Many steps cost little where few decisions need them. What exceeds its range is wrong by a margin that does not
     # fall with the steps, and would hold every bound up: hence the largest activation of the replay.
     "rate-early-exit": Preset(
@@ -110,12 +111,12 @@ ABOUT: dict[str, About] = {
         "no quantised network; about 100 levels, rounded",
     ),
     "rate-copies": About(
-        "as rate, every hidden neuron in 4 staggered copies",
+        "as rate, every hidden neuron in 4 staggered copies, and a parabola in place of the mean",
         f"{_IF}, four times as many",
         "no quantised network; about 400 levels",
     ),
     "rate-early-exit": About(
-        "as rate-copies; stops once it is as far ahead as no wrong decision of the replay was",
+        "as rate, 4 staggered copies; stops once it is as far ahead as no wrong decision of the replay was",
         f"{_IF}, four times as many, and a comparison of outputs",
         "no quantised network; as many levels as the decision needs",
     ),
