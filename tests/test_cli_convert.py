@@ -45,6 +45,8 @@ def converted(replay: str, folder: Path, options: str) -> SpikingNetwork:
             {"preset": "rate-early-exit", "timesteps": 30, "exit_factor": 1.25},
         ),
         ("--method digits --early-exit certified", {"method": "digits", "early_exit": "certified"}),
+        ("--timesteps 4 --calibrate bias", {"timesteps": 4, "calibrate": "bias"}),
+        ("--timesteps 4 --calibrate qcfs --seed 7", {"timesteps": 4, "calibrate": "qcfs", "seed": 7}),
         ("--preset radix-certified --early-exit none", {"preset": "radix-certified", "early_exit": "none"}),
         ("--scaling robust --order delayed", {"scaling": "robust", "order": "delayed"}),
     ],

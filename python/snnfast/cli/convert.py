@@ -31,7 +31,7 @@ from snnfast.conversion import DEFAULT_PRESET, PRESETS, Method, Readout, Scaling
 from snnfast.conversion.choice import Choice, TargetNotReached
 from snnfast.conversion.comparison import HeldOut
 from snnfast.conversion.convert import check_free
-from snnfast.conversion.presets import ABOUT, Budget, steps_in_words
+from snnfast.conversion.presets import ABOUT, Budget, Calibration, steps_in_words
 from snnfast.conversion.settings import OPTIONS, resolve
 from snnfast.learning import Replay, record_replay
 from snnfast.network import SpikingNetwork
@@ -59,6 +59,7 @@ _SETTINGS = (
     "spike_error",
     "early_exit",
     "exit_factor",
+    "calibrate",
 )
 
 
@@ -163,6 +164,12 @@ def add(subparsers: Subparsers) -> None:
         "--exit-factor", type=float, metavar="X", help="times as far ahead as that, with the calibrated exit"
     )
     rest = parser.add_argument_group("inputs and weights")
+    rest.add_argument(
+        "--calibrate",
+        choices=("none", *get_args(Calibration)),
+        help="for very few steps: shift biases by what the spikes are off by on average, or train on (qcfs, some "
+        "seconds; random with --seed) (rate, staged, radix)",
+    )
     rest.add_argument("--split-inputs", action="store_true", help="feed positive and negative inputs separately")
     rest.add_argument(
         "--weight-grid",
@@ -213,18 +220,18 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     policy, known = read_policy(arguments.policy)
+    seed = 1 if arguments.seed is None else arguments.seed
     replay: Replay | None = None
     if arguments.replay is not None:
         replay = Replay.load(arguments.replay)
         out.say(f"replay: {describe_replay(replay)} from {arguments.replay}")
     elif needs_replay:
         env_id = need_env(arguments.env, known, arguments.policy)
-        seed = 1 if arguments.seed is None else arguments.seed
         replay = record_replay(env_id, policy, size=arguments.size or 20_000, seed=seed)
         out.say(f"replay: {describe_replay(replay)}, recorded now (seed {seed})")
     others = {name: getattr(arguments, name) for name in ("preset", "split_inputs", "weight_grid")}
     try:
-        network = convert(policy, replay, **given, **others, **target)
+        network = convert(policy, replay, **given, **others, **target, seed=seed)
     except TargetNotReached as error:
         out.say(str(error.choice))
         raise
@@ -271,6 +278,12 @@ def _describe(network: SpikingNetwork, policy: nn.Module, replay: Replay | None,
         values = scale if isinstance(scale, list) else [scale]
         span = f"{values[0]:.4g}" if len(values) == 1 else f"{min(values):.4g} to {max(values):.4g}, one per neuron"
         out.say(f"  layer {number}: {network.sizes[number]} neurons, activation scale {span}")
+    tuned = made["calibration"]
+    if tuned is not None and tuned["kind"] == "qcfs":
+        out.say(
+            f"  trained on: {tuned['after']:.2%} of the decisions on states kept apart are the original's, "
+            f"{tuned['before']:.2%} were before"
+        )
     grid = made["weight_grid"]
     if grid is not None:
         out.say(f"  weights on a grid of {grid['bits']} bits: moved by {max(grid['largest_change']):.2g} at most")

@@ -26,7 +26,7 @@ from snnfast.conversion.closed_loop import learn_dynamics, play
 from snnfast.conversion.comparison import Answers, Comparison, ask_about, similarity_interval
 from snnfast.conversion.hidden import best_two, clipped_activations, lead, made_with, original_units
 from snnfast.conversion.reading import read_network
-from snnfast.conversion.rebuilding import rebuilt
+from snnfast.conversion.rebuilding import bound_to_steps, rebuilt
 from snnfast.conversion.scaling import Float64Array, activations
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
@@ -292,7 +292,7 @@ def _exponent(
     fewer = [steps // 2, steps // 4] if growth == "power" else [steps - 2, steps - 4]
     points = [(steps, float(np.abs(rest).mean()))]
     for t in fewer:
-        if t >= 2 and net.conversion["settings"]["spike_error"] is None:
+        if t >= 2 and bound_to_steps(net.conversion["settings"]) is None:
             other = _lead_of(rebuilt(net, t), observations, of) - wanted
             points.append((t, float(np.abs(other).mean())))
     x = np.array([math.log(t) if growth == "power" else t for t, _ in points], dtype=np.float64)

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from snnfast.conversion import digits
 from snnfast.conversion.convert import first_layers_steps, output_gain
 from snnfast.conversion.hidden import made_with
@@ -11,21 +14,30 @@ from snnfast.network import SpikingNetwork
 from snnfast.spec import DigitsCode
 
 
+def bound_to_steps(settings: Mapping[str, Any]) -> str | None:
+    """Why a conversion with these settings has one number of steps and no other; ``None`` if it may have others."""
+    if settings["spike_error"] is not None:
+        return "a network with spike_error has the steps that its digits need, and no other number"
+    if settings["calibrate"] is not None:
+        return "a calibrated network's biases and weights are made for its own number of steps, and no other"
+    return None
+
+
 def rebuilt(network: SpikingNetwork, timesteps: int | None = None) -> SpikingNetwork:
     """The same conversion without early exit, of another number of steps if one is given; output in the same units.
 
     Raises:
-        ValueError: if the network was not converted, or its digits are made for one number of steps only.
+        ValueError: if the network was not converted, or can have no other number of steps (:func:`bound_to_steps`).
     """
     spec, settings = network.spec, made_with(network)
     if timesteps is None or timesteps == spec.timesteps:
         if spec.early_exit is None:
             return network
         timesteps = spec.timesteps
+    if (reason := bound_to_steps(settings)) is not None and timesteps != spec.timesteps:
+        raise ValueError(reason)
     code, scale, gain = spec.code, network.output_scale, network.conversion["gain"]
     if isinstance(code, DigitsCode) and timesteps != spec.timesteps:
-        if settings["spike_error"] is not None:
-            raise ValueError("a network with spike_error has the steps that its digits need, and no other number")
         first = settings["first_steps"]
         if first is None:
             made = Preset(**{**settings, "timesteps": timesteps})

@@ -42,8 +42,9 @@ def resolve(preset: str | None, **given: Any) -> tuple[str, Preset]:
         TypeError, ValueError: naming the argument; for settings that contradict each other, saying what to change.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    if given.get("early_exit") == "none":  # said aloud, because None leaves it to the preset
-        given["early_exit"] = None
+    for name in ("early_exit", "calibrate"):
+        if given.get(name) == "none":  # said aloud, because None leaves it to the preset
+            given[name] = None
     if "method" in given:
         check_choice("method", given["method"], Method)
     name = given.get("method", DEFAULT_PRESET) if preset is None else preset
