@@ -245,7 +245,13 @@ def convert(
                 check_seed(seed),
             )
             weights, biases = tuned.weights, tuned.biases
-            calibration = {"kind": "qcfs", "kept": tuned.kept, "before": tuned.before, "after": tuned.after}
+            calibration = {
+                "kind": "qcfs",
+                "seed": seed,
+                "kept": tuned.kept,
+                "before": tuned.before,
+                "after": tuned.after,
+            }
     build = functools.partial(make, weights, biases)
     leave, leaving = None, None
     if settings.early_exit is not None:
