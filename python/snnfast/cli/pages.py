@@ -12,6 +12,8 @@ from torch import nn
 
 from snnfast.cli.common import Output, UsageError, plots_available
 from snnfast.conversion import PRESETS
+from snnfast.conversion.diagnosis import diagnose
+from snnfast.conversion.prediction import predict_similarity
 from snnfast.evaluation import evaluate
 from snnfast.learning import Replay, record_replay
 from snnfast.network import SpikingNetwork
@@ -103,6 +105,8 @@ def write_conversion_page(
         policy,
         held_out,
         arguments.report,
+        prediction=predict_similarity(network, policy, held_out, seed=seed),
+        diagnosis=diagnose(network, policy, held_out),
         evaluation=played,
         original=original,
         sweep=None if replay is None else _beside(network, policy, replay, held_out, seed),

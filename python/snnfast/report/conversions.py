@@ -13,6 +13,8 @@ from torch import nn
 from snnfast import plots
 from snnfast.conversion import ABOUT
 from snnfast.conversion.comparison import Answers, Comparison, HeldOut
+from snnfast.conversion.diagnosis import Diagnosis
+from snnfast.conversion.prediction import SimilarityPrediction
 from snnfast.conversion.settings import OPTIONS
 from snnfast.evaluation import EvaluationReport
 from snnfast.learning import Replay
@@ -32,8 +34,8 @@ def write_report(
     evaluation: EvaluationReport | None = None,
     original: EvaluationReport | None = None,
     sweep: SweepResult | None = None,
-    prediction: object | None = None,
-    diagnosis: object | None = None,
+    prediction: SimilarityPrediction | None = None,
+    diagnosis: Diagnosis | None = None,
     actions: Sequence[str] | None = None,
     command: str | None = None,
     seed: int = 1,
@@ -48,9 +50,8 @@ def write_report(
         evaluation: of the network, playing, compared with the policy.
         original: of the policy itself, from the same start states.
         sweep: other methods and numbers of steps beside it.
-        prediction: what was predicted from the replay; its ``similarity`` is shown beside the measured one, and all of
-            it as text.
-        diagnosis: what limits the network, layer by layer; shown as text.
+        prediction: from :func:`snnfast.predict_similarity`; beside what was measured while playing, and as text.
+        diagnosis: from :func:`snnfast.diagnose`: what limits the network, layer by layer; shown as text.
         actions: names of the actions.
         command: the command line that has made this, to repeat it.
         seed: of intervals.
@@ -112,28 +113,22 @@ def write_report(
     return page.write()
 
 
-def _predicted(prediction: object | None) -> float | None:
-    similarity = getattr(prediction, "similarity", None)
-    return float(similarity) if isinstance(similarity, (int, float)) else None
-
-
 def _conversion_cards(
     counted: Comparison,
     answers: Answers,
     evaluation: EvaluationReport | None,
     original: EvaluationReport | None,
-    prediction: object | None,
+    prediction: SimilarityPrediction | None,
 ) -> list[Card]:
-    foretold = _predicted(prediction)
     note = f"on {counted.states:,} held-out states; {between(counted.similarity_interval)}"
     cards = [("Similarity", percent(counted.similarity), note)]
-    if foretold is not None:
-        apart = abs(100 * (foretold - counted.similarity))
-        cards.append(
-            ("Predicted", percent(foretold), f"from the replay alone; {apart:.2f} points from the measured one")
-        )
+    if prediction is not None:
+        note = f"while it plays, before it has played; {between(prediction.interval)}"
+        cards.append(("Similarity, predicted", percent(prediction.similarity), note))
     if evaluation is not None and evaluation.similarity is not None and evaluation.similarity_interval is not None:
         note = f"over {evaluation.decisions:,} decisions while it plays; {between(evaluation.similarity_interval)}"
+        if prediction is not None:
+            note += f"; {100 * abs(prediction.similarity - evaluation.similarity):.2f} points from the predicted one"
         cards.append(("Similarity, playing", percent(evaluation.similarity), note))
     fixed = counted.mean_steps == counted.most_steps
     cards.append(
