@@ -150,9 +150,14 @@ def _error_bars(axes: Any, error: npt.NDArray[np.float64], names: list[str]) -> 
     levels = np.array([[np.quantile(column, q / 100) for q, _ in QUANTILES] for column in error.T])
     smallest = max(float(levels[:, 0].min()), 1e-3 * float(levels.max()) or 1e-12) / 4
     rows = np.arange(len(names))
+    highest = 1.6 * max(float(levels.max()), smallest * 2)
+    free = highest  # where the label to the right begins
     for k, (share, colour) in reversed(list(enumerate(QUANTILES))):
         axes.barh(rows, np.maximum(levels[:, k] - smallest, 0), left=smallest, height=0.62, color=colour, linewidth=0)
         end = max(float(levels[0, k]), smallest)
+        if end > free:
+            continue  # it would cover the label to its right
+        free = end * (highest / smallest) ** -0.08
         axes.annotate(
             "largest" if share == 100 else f"{share} %",
             (end, -0.31),
@@ -164,7 +169,7 @@ def _error_bars(axes: Any, error: npt.NDArray[np.float64], names: list[str]) -> 
             color=INK,
         )
     axes.set_xscale("log")
-    axes.set_xlim(smallest, 1.6 * max(float(levels.max()), smallest * 2))
+    axes.set_xlim(smallest, highest)
     axes.set_yticks(rows, names)
     axes.set_ylim(len(names) - 0.5, -0.95)
     axes.set_xlabel("error of an output, in the policy's units")

@@ -124,7 +124,7 @@ def sweep_plot(
     style.heading(
         upper,
         "Equal decisions",
-        f"{states:,} states the network was not made from" + ("; dashed: predicted" if predicted else ""),
+        f"{states:,} held-out states" + ("; dashed: predicted" if predicted else ""),
     )
     style.heading(lower, "The same on a plain scale", "")
     for axes in (upper, lower):
@@ -234,10 +234,11 @@ def _similarity_axis(axes: Axes, rows: Sequence[PointLike], states: int, *, both
         axes.axhspan(top, 1 / states, color=FAINT, alpha=0.4, linewidth=0, zorder=0)
         axes.annotate(
             f"beyond what {states:,} states can tell",
-            (0.01, top),
+            (0.99, top),
             xycoords=("axes fraction", "data"),
             xytext=(0, -4),
             textcoords="offset points",
+            ha="right",
             va="top",
             fontsize=9.5,
             color="#666666",

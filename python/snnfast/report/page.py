@@ -61,7 +61,7 @@ th { text-align: left; font-weight: 600; color: var(--soft); position: sticky; t
 th, td { padding: .38rem .9rem .38rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 th.n, td.n { text-align: right; white-space: nowrap; }
 pre { background: var(--card); border-radius: .7rem; padding: 1rem; overflow-x: auto; font-size: .85rem;
-  line-height: 1.45; }
+  line-height: 1.45; white-space: pre-wrap; }
 details { margin: 1rem 0; color: var(--soft); } summary { cursor: pointer; }
 @media print { .wide { max-height: none; } }
 footer { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--soft); font-size: .9rem; }
