@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/plan.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -34,50 +36,55 @@ int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Scratch memory of a thread, lent for one block. It is kept from call to call, so that small batches allocate nothing.
 // A call within a call (a signal handler of Python's that runs a network while we poll) gets memory of its own.
+//
+// A key instead of `thread_local`: that, touched for the first time by a thread that finds no memory left, aborts the
+// process; a key reports it. For the same reason nothing is thrown here: a thread's first exception needs memory too.
 class Scratch {
  public:
   explicit Scratch(int64_t bytes) {
-    if (kept_.lent) {
-      own_ = allocate(bytes);
-      return;
+    static const Key key;
+    Kept* kept = key.made ? static_cast<Kept*>(pthread_getspecific(key.key)) : nullptr;
+    if (kept && !kept->lent && kept->size < bytes) {
+      std::free(kept);
+      pthread_setspecific(key.key, nullptr);
+      kept = nullptr;
     }
-    if (kept_.size < bytes) {
-      std::free(kept_.data);
-      kept_.data = nullptr;
-      kept_.size = 0;
-      kept_.data = allocate(bytes);
-      kept_.size = bytes;
+    if (kept && !kept->lent) {
+      buffer_ = kept;
+    } else {
+      buffer_ = static_cast<Kept*>(std::aligned_alloc(64, static_cast<size_t>(kHeader + round_up(bytes, 64))));
+      if (!buffer_) return;
+      buffer_->size = bytes;
+      own_ = kept || !key.made || pthread_setspecific(key.key, buffer_) != 0;
     }
-    kept_.lent = true;
+    buffer_->lent = true;
   }
   ~Scratch() {
     if (own_) {
-      std::free(own_);
-    } else {
-      kept_.lent = false;
+      std::free(buffer_);
+    } else if (buffer_) {
+      buffer_->lent = false;
     }
   }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  char* data() const { return own_ ? own_ : kept_.data; }
+  // Null if there was no memory.
+  char* data() const { return buffer_ ? reinterpret_cast<char*>(buffer_) + kHeader : nullptr; }
 
  private:
-  struct Kept {
-    char* data = nullptr;
-    int64_t size = 0;
-    bool lent = false;
-    ~Kept() { std::free(data); }
+  struct Kept {  // at the head of the memory itself
+    int64_t size;
+    bool lent;
   };
-  static char* allocate(int64_t bytes) {
-    void* data = std::aligned_alloc(64, static_cast<size_t>(round_up(bytes, 64)));
-    if (!data) throw std::bad_alloc();
-    return static_cast<char*>(data);
-  }
-  static thread_local Kept kept_;
-  char* own_ = nullptr;
+  struct Key {
+    pthread_key_t key = 0;
+    const bool made = pthread_key_create(&key, std::free) == 0;
+  };
+  static constexpr int64_t kHeader = 64;
+  static_assert(sizeof(Kept) <= kHeader);
+  Kept* buffer_ = nullptr;
+  bool own_ = false;
 };
-
-thread_local Scratch::Kept Scratch::kept_;
 
 using RunBlock = bool (*)(const NetworkView&, const Request&, int64_t, int64_t, char*, const Interrupt&);
 
@@ -402,23 +409,31 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     const Interrupt shared{poll_job, &j};
     const int64_t first = i * j.block, count = std::min(j.block, j.request.batch - first);
     const StandardFloatMode standard;
-    try {
-      const Scratch scratch(plan.scratch_bytes_);
-      return j.run(plan.view_, j.request, first, count, scratch.data(), shared);
-    } catch (const std::bad_alloc&) {
+    const Scratch scratch(plan.scratch_bytes_);
+    if (!scratch.data()) {
       j.no_memory.store(true);
       return false;
     }
+    return j.run(plan.view_, j.request, first, count, scratch.data(), shared);
+  };
+  const auto run_here = [&] {
+    bool finished = true;
+    for (int64_t i = 0; i * job.block < request.batch && finished; ++i) finished = run_item(&context, i);
+    return finished;
   };
 
   bool finished = true;
   if (request.batch <= 1 || work(request.batch) < kParallelWork) {
-    for (int64_t i = 0; i * most < request.batch && finished; ++i) finished = run_item(&context, i);
+    finished = run_here();
   } else {
     // Several items for every thread, so that none waits long for the last one.
     const int64_t threads = num_threads(), items = slices_.empty() ? 4 * threads : threads;
     job.block = std::clamp<int64_t>((request.batch + items - 1) / items, 1, most);
     finished = parallel_for((request.batch + job.block - 1) / job.block, run_item, &context, {poll_job, &job});
+    if (job.no_memory.exchange(false) && !job.stop.load()) {  // for all threads, that is; for one there may be enough
+      job.block = most;
+      finished = run_here();
+    }
     finished = finished && !job.stop.load();  // it may have been asked for while the last items were under way
   }
   if (job.no_memory.load()) throw std::bad_alloc();
