@@ -112,6 +112,8 @@ def test_the_compiler_sees_one_operator_and_no_break() -> None:
     assert sum("snnfast" in str(target) for target in calls(graphs[0])) == 1
 
 
+# torch deprecates the decorator that its own inductor imports.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.* is deprecated:DeprecationWarning")
 @pytest.mark.long
 def test_compiled_by_inductor() -> None:
     network, x = make_network()
