@@ -13,6 +13,8 @@ constexpr int kLaneVectors = 2;  // that share a weight while it is in a registe
 constexpr int64_t kPack = kLaneVectors * Vec::lanes;
 // A pack is as much work as about this many samples side by side.
 constexpr int64_t kFewestLanes = kPack / 4 > 4 ? kPack / 4 : 4;
+// Steps of rate neurons that a layer runs before the next one takes over.
+constexpr int64_t kLanesTile = 8;
 
 struct Pack {
   Vec v[kLaneVectors];
@@ -61,8 +63,9 @@ struct Lanes {
   explicit Lanes(const NetworkView& net) : rows(net) {}
 
   LaneRows rows;
-  // Rows (widest): what a layer has sent, and what the one before had.
+  // Rows (widest), of rate for a tile of steps: what a layer has sent, and what the one before had.
   float *first = nullptr, *second = nullptr;
+  float* drives = nullptr;    // of rate: the same, a layer's currents
   float* currents = nullptr;  // (kPack, padded first layer)
   float* features = nullptr;  // (kPack, n_in)
   uint32_t* ids = nullptr;    // inputs that may not be zero
@@ -73,8 +76,11 @@ struct Lanes {
 
 inline Lanes take_lanes(Arena& arena, const NetworkView& net, int64_t packs) {
   Lanes lanes(net);
-  lanes.first = arena.take<float>((lanes.rows.widest + 4) * kPack);
-  lanes.second = arena.take<float>((lanes.rows.widest + 4) * kPack);
+  const bool rate = net.code->kind == static_cast<int>(CodeKind::rate);
+  const int64_t tile = rate ? kLanesTile : 1;
+  lanes.first = arena.take<float>((tile * lanes.rows.widest + 4) * kPack);
+  lanes.second = arena.take<float>((tile * lanes.rows.widest + 4) * kPack);
+  lanes.drives = rate ? arena.take<float>(tile * lanes.rows.widest * kPack) : nullptr;
   lanes.currents = arena.take<float>(kPack * net.layers[0].padded);
   lanes.features = features_are_observations(net) ? nullptr : arena.take<float>(kPack * net.layers[0].n_in);
   lanes.ids = arena.take<uint32_t>(lanes.rows.widest);

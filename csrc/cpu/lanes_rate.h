@@ -7,24 +7,46 @@
 namespace snnfast {
 namespace {
 
-// One step of all copies of a neuron under the current h. Returns their spikes, added up; `spikes` counts either sign.
+// One step of one vector of a neuron's copies: adds their spikes to the sums. `spikes` counts either sign.
 template <bool Signed>
-SNNFAST_INLINE Pack lane_copies(const CodeView& code, float* mem, float* net, int64_t stride, const Pack& h,
-                                const NeuronConstants<Vec>& constants, Pack& spikes) {
+struct LaneSpikes {
+  Vec net = broadcast(0.0f), either = broadcast(0.0f);
+  Count fired = no_count();
+
+  SNNFAST_INLINE void step(Vec& mem, Vec& before, Vec h, const NeuronConstants<Vec>& constants) {
+    using Rule = NeuronRule<false, Reset::subtraction, false, false>;
+    Vec zero = broadcast(0.0f);
+    if constexpr (Signed) {
+      const Vec spike = signed_step(mem, before, h, constants, zero, broadcast(1.0f));
+      either = either + spike * spike;
+      net = net + spike;
+    } else {
+      fired = count(fired, Rule::step(mem, zero, h, constants));
+    }
+  }
+
+  SNNFAST_INLINE Vec sum() const { return Signed ? net : to_float(fired); }
+  SNNFAST_INLINE Vec spikes() const { return Signed ? either : to_float(fired); }
+};
+
+// One step of all copies of a neuron under the current h, membranes in memory. Their spikes, added up, become the row
+// `sums`; `counts`, if not null, counts them.
+template <bool Signed>
+SNNFAST_INLINE void lane_copies(const CodeView& code, const NeuronConstants<Vec>& constants, float* mem, float* net,
+                                int64_t stride, const Pack& h, float* sums, float* counts) {
   using Rule = NeuronRule<false, Reset::subtraction, false, false>;
   const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
-  Pack sum;
-  for (int v = 0; v < kLaneVectors; ++v) sum.v[v] = spikes.v[v] = zero;
+  Pack sum, either;
+  for (int v = 0; v < kLaneVectors; ++v) sum.v[v] = either.v[v] = zero;
   for (int64_t k = 0; k < code.copies; ++k) {
     for (int v = 0; v < kLaneVectors; ++v) {
-      float* m = mem + k * stride + v * Vec::lanes;
+      float *m = mem + k * stride + v * Vec::lanes, *n = net + k * stride + v * Vec::lanes;
       Vec membrane = load(m), none = zero, spike;
       if constexpr (Signed) {
-        float* n = net + k * stride + v * Vec::lanes;
         Vec before = load(n);
         spike = signed_step(membrane, before, h.v[v], constants, zero, one);
         store(n, before);
-        spikes.v[v] = spikes.v[v] + spike * spike;
+        either.v[v] = either.v[v] + spike * spike;
       } else {
         spike = keep_where(Rule::step(membrane, none, h.v[v], constants), one);
       }
@@ -32,36 +54,98 @@ SNNFAST_INLINE Pack lane_copies(const CodeView& code, float* mem, float* net, in
       sum.v[v] = sum.v[v] + spike;
     }
   }
-  if constexpr (!Signed) spikes = sum;
-  return sum;
+  store_pack(sums, sum);
+  if (counts) add_to_row(counts, Signed ? either : sum);
 }
 
-// One step of a pack through all layers. `weights`: of the step, per lane, or null.
-template <bool Signed>
-void lanes_rate_step(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights, bool counts) {
+// C copies of a neuron over a tile of steps, membranes in registers, under its current at every step (rows, `row`
+// apart), or under `h` at all of them (Constant). Their spikes, added up, become a row of `sums` for every step, or are
+// added to it.
+template <bool Signed, bool Constant, int C>
+SNNFAST_INLINE void lane_copies_over(const NeuronConstants<Vec>& constants, float* mem, float* net, int64_t stride,
+                                     const Pack& h, const float* currents, float* sums, int64_t row, int64_t steps,
+                                     bool add, float* counts) {
+  Pack membrane[C], before[C], counted{};
+#pragma GCC unroll 4
+  for (int k = 0; k < C; ++k) {
+    membrane[k] = load_pack(mem + k * stride);
+    if constexpr (Signed) before[k] = load_pack(net + k * stride);
+  }
+  for (int64_t t = 0; t < steps; ++t) {
+    for (int v = 0; v < kLaneVectors; ++v) {
+      const int64_t at = t * row + v * Vec::lanes;
+      const Vec current = Constant ? h.v[v] : load(currents + at);
+      LaneSpikes<Signed> fired;
+#pragma GCC unroll 4
+      for (int k = 0; k < C; ++k) fired.step(membrane[k].v[v], before[k].v[v], current, constants);
+      store(sums + at, add ? load(sums + at) + fired.sum() : fired.sum());
+      if (counts) counted.v[v] = counted.v[v] + fired.spikes();
+    }
+  }
+#pragma GCC unroll 4
+  for (int k = 0; k < C; ++k) {
+    store_pack(mem + k * stride, membrane[k]);
+    if constexpr (Signed) store_pack(net + k * stride, before[k]);
+  }
+  if (counts) add_to_row(counts, counted);
+}
+
+// A tile of steps of a pack, layer after layer; Single: one step. `weights`: of every step, per lane, or null.
+template <bool Signed, bool Single>
+void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights, int64_t steps,
+                     bool counts) {
+  constexpr int kCopies = Signed ? 2 : 4;  // whose membranes fit into registers
   const CodeView& code = *net.code;
-  const LaneRows& rows = lanes.rows;
   const NeuronConstants<Vec> constants = vector_constants(net);
-  float *sends = lanes.first, *takes = lanes.second;
+  const LaneRows& rows = lanes.rows;
+  const int64_t row = rows.widest * kPack;
+  float *takes = lanes.first, *sends = lanes.second;
   int64_t count_row = rows.counts;
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     const LayerView& layer = net.layers[l];
-    const int64_t state = code.layers[l].offset, stride = layer.padded * kPack;
+    const int64_t stride = layer.padded * kPack;
+    float* const mem = lanes.row(pack, rows.state + code.layers[l].offset);
+    float* const before = lanes.row(pack, rows.sent + code.layers[l].offset);
+    const auto counted = [&](int64_t j) { return counts ? lanes.row(pack, count_row + j) : nullptr; };
     const auto fire = [&](int64_t j, const Pack& h) {
-      Pack spikes;
-      const Pack sum = lane_copies<Signed>(code, lanes.row(pack, rows.state + state + j),
-                                           lanes.row(pack, rows.sent + state + j), stride, h, constants, spikes);
-      store_pack(sends + j * kPack, sum);
-      if (counts) add_to_row(lanes.row(pack, count_row + j), spikes);
+      const int64_t at = j * kPack;
+      lane_copies<Signed>(code, constants, mem + at, before + at, stride, h, sends + at, counted(j));
+    };
+    const auto fire_over = [&](auto constant, int64_t j, const Pack& h) {
+      const int64_t at = j * kPack;
+      const auto run = [&](auto copies, int64_t k) {
+        lane_copies_over<Signed, decltype(constant)::value == 1, decltype(copies)::value>(
+            constants, mem + k * stride + at, before + k * stride + at, stride, h, lanes.drives + at, sends + at, row,
+            steps, k > 0, counted(j));
+      };
+      int64_t k = 0;
+      for (; k + kCopies <= code.copies; k += kCopies) run(VectorCount<kCopies>{}, k);
+      for (; k < code.copies; ++k) run(VectorCount<1>{}, k);
+    };
+    const auto with_bias = [&](int64_t j, Pack h) {
+      const Vec bias = broadcast(layer.bias[j]);
+      for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
+      return h;
     };
     if (l == 0) {
-      for (int64_t j = 0; j < layer.n_out; ++j) fire(j, load_pack(lanes.row(pack, rows.constant + j)));
+      for (int64_t j = 0; j < layer.n_out; ++j) {
+        const Pack h = load_pack(lanes.row(pack, rows.constant + j));
+        if constexpr (Single) {
+          fire(j, h);
+        } else {
+          fire_over(VectorCount<1>{}, j, h);
+        }
+      }
+    } else if constexpr (Single) {
+      for_lane_currents(layer, takes, lanes.ids, layer.n_in,
+                        [&](int64_t j, const Pack& h) { fire(j, with_bias(j, h)); });
     } else {
-      for_lane_currents(layer, takes, lanes.ids, layer.n_in, [&](int64_t j, Pack h) {
-        const Vec bias = broadcast(layer.bias[j]);
-        for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
-        fire(j, h);
-      });
+      for (int64_t t = 0; t < steps; ++t) {
+        for_lane_currents(layer, takes + t * row, lanes.ids, layer.n_in, [&](int64_t j, const Pack& h) {
+          store_pack(lanes.drives + t * row + j * kPack, with_bias(j, h));
+        });
+      }
+      for (int64_t j = 0; j < layer.n_out; ++j) fire_over(VectorCount<0>{}, j, Pack{});
     }
     count_row += layer.n_out;
     float* const sent = sends;
@@ -69,17 +153,20 @@ void lanes_rate_step(const NetworkView& net, const Lanes& lanes, float* pack, co
     takes = sent;
   }
   const LayerView& last = net.layers[net.n_layers - 1];
-  for_lane_currents(last, takes, lanes.ids, last.n_in, [&](int64_t j, Pack h) {
-    const Vec bias = broadcast(last.bias[j]);
-    float *output = lanes.row(pack, rows.output + j), *weighted = lanes.row(pack, rows.weighted + j);
-    for (int v = 0; v < kLaneVectors; ++v) {
-      const int64_t at = v * Vec::lanes;
-      h.v[v] = h.v[v] + bias;
-      const Vec total = load(output + at) + h.v[v];
-      store(output + at, total);
-      store(weighted + at, load(weighted + at) + (weights ? load(weights + at) * h.v[v] : total));
-    }
-  });
+  for (int64_t t = 0; t < steps; ++t) {
+    const float* const weight = weights ? weights + t * kPack : nullptr;
+    for_lane_currents(last, takes + t * row, lanes.ids, last.n_in, [&](int64_t j, Pack h) {
+      const Vec bias = broadcast(last.bias[j]);
+      float *output = lanes.row(pack, rows.output + j), *weighted = lanes.row(pack, rows.weighted + j);
+      for (int v = 0; v < kLaneVectors; ++v) {
+        const int64_t at = v * Vec::lanes;
+        h.v[v] = h.v[v] + bias;
+        const Vec total = load(output + at) + h.v[v];
+        store(output + at, total);
+        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * h.v[v] : total));
+      }
+    });
+  }
 }
 
 // What the lanes answer so far, each divided by its own divisor.
@@ -101,7 +188,7 @@ bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t firs
   const int64_t n_out = net.layers[net.n_layers - 1].n_out, T = net.timesteps;
   const float whole_divisor = net.decoding == static_cast<int>(Decoding::mean_potential) ? static_cast<float>(T) : 1.0f;
   int64_t samples[kPack], steps[kPack], next = 0, busy = 0;
-  alignas(64) float weights[kPack] = {}, divisors[kPack], bounds[kPack];
+  alignas(64) float weights[kLanesTile * kPack] = {}, divisors[kPack], bounds[kPack];
   for (int64_t i = 0; i < kPack; ++i) divisors[i] = 1.0f, bounds[i] = 0.0f, samples[i] = -1, steps[i] = 0;
   float* const pack = lanes.packs;
   // All lanes at once, those without a sample included.
@@ -114,16 +201,24 @@ bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t firs
   start_all();
   while (busy > 0) {
     if (interrupt.poll(interrupt.context)) return false;
+    // Lanes that may stop are looked at after every step; the others are all at the same one.
+    const int64_t tile = leaves ? 1 : T - steps[0] < kLanesTile ? T - steps[0] : kLanesTile;
     bool ends = false;
     for (int64_t i = 0; i < kPack; ++i) {
-      const int64_t t = steps[i] < T ? steps[i] : T - 1;  // of lanes without a sample
-      if (code.step_weights) weights[i] = code.step_weights[t];
+      for (int64_t s = 0; code.step_weights && s < tile; ++s) {
+        const int64_t t = steps[i] + s;
+        weights[s * kPack + i] = code.step_weights[t < T ? t : T - 1];  // without a sample, a lane is past the last
+      }
+      steps[i] += tile;
+      const int64_t t = steps[i] <= T ? steps[i] - 1 : T - 1;
       divisors[i] = code.divisors ? code.divisors[t] : whole_divisor;
       if (leaves) bounds[i] = code.bounds[t];
       ends = ends || (samples[i] >= 0 && t + 1 == T);
     }
-    lanes_rate_step<Signed>(net, lanes, pack, code.step_weights ? weights : nullptr, request.spike_counts != nullptr);
-    for (int64_t i = 0; i < kPack; ++i) ++steps[i];
+    const float* const used = code.step_weights ? weights : nullptr;
+    const bool counts = request.spike_counts != nullptr;
+    leaves ? lanes_rate_tile<Signed, true>(net, lanes, pack, used, 1, counts)
+           : lanes_rate_tile<Signed, false>(net, lanes, pack, used, tile, counts);
     if (!ends && !leaves) continue;
     lanes_decode(net, lanes, pack, divisors);
     uint64_t stops = 0;

@@ -8,40 +8,54 @@ namespace snnfast {
 namespace {
 
 // The turn of N plain neurons with copies, under currents (N rows) that what they send replaces. Their membranes stay
-// in registers, and their chains of operations hide each other's latency.
-template <int N>
+// in registers, and their chains of operations hide each other's latency. With a ramp, a spike is worth the steps that
+// are left, its own included: a count that is added up after every step.
+template <int N, bool Ramp>
 SNNFAST_INLINE void staged_lanes(const NetworkView& net, const float* starts, int64_t stride, float* rows,
                                  float* counts) {
   using Rule = NeuronRule<false, Reset::subtraction, false, false>;
-  const CodeView& code = *net.code;
   const NeuronConstants<Vec> constants = vector_constants(net);
-  const Vec one = broadcast(1.0f);
-  Pack h[N], received[N], count[N];
-  for (int i = 0; i < N; ++i) {
-    h[i] = load_pack(rows + i * kPack);
-    for (int v = 0; v < kLaneVectors; ++v) received[i].v[v] = count[i].v[v] = broadcast(0.0f);
-  }
-  for (int64_t k = 0; k < code.copies; ++k) {
-    Pack mem[N];
+  for (int v = 0; v < kLaneVectors; ++v) {
+    float* const row = rows + v * Vec::lanes;
+    Vec h[N];
+    Count received[N], spikes[N];
     for (int i = 0; i < N; ++i) {
-      for (int v = 0; v < kLaneVectors; ++v) mem[i].v[v] = broadcast(starts[k * stride + i]);
+      h[i] = load(row + i * kPack);
+      received[i] = spikes[i] = no_count();
     }
-    for (int64_t t = 0; t < net.timesteps; ++t) {
-      const Vec worth = broadcast(static_cast<float>(code.ramp ? net.timesteps - t : 1));
+    for (int64_t k = 0; k < net.code->copies; ++k) {
+      Vec mem[N];
+      Count fired[N];
       for (int i = 0; i < N; ++i) {
-        for (int v = 0; v < kLaneVectors; ++v) {
+        mem[i] = broadcast(starts[k * stride + i]);
+        fired[i] = no_count();
+      }
+      for (int64_t t = 0; t < net.timesteps; ++t) {
+        for (int i = 0; i < N; ++i) {
           Vec none = broadcast(0.0f);
-          const auto spike = Rule::step(mem[i].v[v], none, h[i].v[v], constants);
-          received[i].v[v] = received[i].v[v] + keep_where(spike, worth);  // whole numbers: exact in any order
-          if (counts && code.ramp) count[i].v[v] = count[i].v[v] + keep_where(spike, one);
+          fired[i] = count(fired[i], Rule::step(mem[i], none, h[i], constants));
+          if constexpr (Ramp) received[i] = received[i] + fired[i];
         }
       }
+      for (int i = 0; i < N; ++i) spikes[i] = spikes[i] + fired[i];
+    }
+    for (int i = 0; i < N; ++i) {
+      store(row + i * kPack, to_float(Ramp ? received[i] : spikes[i]));
+      if (counts) store(counts + i * kPack + v * Vec::lanes, to_float(spikes[i]));
     }
   }
-  for (int i = 0; i < N; ++i) {
-    store_pack(rows + i * kPack, received[i]);
-    if (counts) store_pack(counts + i * kPack, code.ramp ? count[i] : received[i]);
+}
+
+template <bool Ramp>
+void staged_turn(const NetworkView& net, int64_t l, float* rows, float* counts) {
+  const LayerView& layer = net.layers[l];
+  const float* starts = net.code->layers[l].starts;
+  const auto at = [&](int64_t j) { return counts ? counts + j * kPack : nullptr; };
+  int64_t j = 0;
+  for (; j + 4 <= layer.n_out; j += 4) {
+    staged_lanes<4, Ramp>(net, starts + j, layer.padded, rows + j * kPack, at(j));
   }
+  for (; j < layer.n_out; ++j) staged_lanes<1, Ramp>(net, starts + j, layer.padded, rows + j * kPack, at(j));
 }
 
 // A layer's turn: complete currents (rows) become what the neurons send in all, in smallest spikes.
@@ -49,11 +63,7 @@ inline void lanes_turn(const NetworkView& net, int64_t l, float* rows, float* co
   const CodeView& code = *net.code;
   const LayerView& layer = net.layers[l];
   if (code.kind == static_cast<int>(CodeKind::staged)) {
-    const float* starts = code.layers[l].starts;
-    const auto at = [&](int64_t j) { return counts ? counts + j * kPack : nullptr; };
-    int64_t j = 0;
-    for (; j + 2 <= layer.n_out; j += 2) staged_lanes<2>(net, starts + j, layer.padded, rows + j * kPack, at(j));
-    if (j < layer.n_out) staged_lanes<1>(net, starts + j, layer.padded, rows + j * kPack, at(j));
+    code.ramp ? staged_turn<true>(net, l, rows, counts) : staged_turn<false>(net, l, rows, counts);
     return;
   }
   const Vec zero = broadcast(0.0f), offset = broadcast(code.offset);

@@ -40,9 +40,17 @@ SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm512_maskz_max_ps(0xFFFF, a.
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm512_maskz_min_ps(0xFFFF, a.v, b.v)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvttps_epi32(0xFFFF, a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return m; }
+// How often a mask was set, per lane.
+struct Count {
+  __m512i n;
+};
+SNNFAST_INLINE Count no_count() { return {_mm512_setzero_si512()}; }
+SNNFAST_INLINE Count count(Count c, Mask m) { return {_mm512_mask_add_epi32(c.n, m, c.n, _mm512_set1_epi32(1))}; }
+SNNFAST_INLINE Count operator+(Count a, Count b) { return {_mm512_add_epi32(a.n, b.n)}; }
 // Integers, as floats. Zeroing forms with nothing to zero: of the plain ones gcc says that they read what is not there.
 SNNFAST_INLINE Vec to_float(__m512i integers) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, integers)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(_mm512_loadu_si512(p)); }
+SNNFAST_INLINE Vec to_float(Count c) { return to_float(c.n); }
 // 256 high + low, which must fit, as a float.
 SNNFAST_INLINE Vec to_float(const int32_t* high, const int32_t* low) {
   const __m512i shifted = _mm512_maskz_slli_epi32(0xFFFF, _mm512_loadu_si512(high), 8);
@@ -77,6 +85,14 @@ SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm256_cvtepi32_ps(_mm256_cvttps_epi32(a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.m)); }
+struct Count {
+  __m256i n;
+};
+SNNFAST_INLINE Count no_count() { return {_mm256_setzero_si256()}; }
+// A mask that is set is -1.
+SNNFAST_INLINE Count count(Count c, Mask m) { return {_mm256_sub_epi32(c.n, _mm256_castps_si256(m.m))}; }
+SNNFAST_INLINE Count operator+(Count a, Count b) { return {_mm256_add_epi32(a.n, b.n)}; }
+SNNFAST_INLINE Vec to_float(Count c) { return {_mm256_cvtepi32_ps(c.n)}; }
 SNNFAST_INLINE __m256i load_integers(const int32_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
@@ -126,6 +142,13 @@ SNNFAST_INLINE uint32_t bits(Mask m) {
   return (m.m[0] & 1u) | (m.m[1] & 2u) | (m.m[2] & 4u) | (m.m[3] & 8u);
 #endif
 }
+struct Count {
+  Int4 n;
+};
+SNNFAST_INLINE Count no_count() { return {Int4{0, 0, 0, 0}}; }
+SNNFAST_INLINE Count count(Count c, Mask m) { return {c.n - m.m}; }
+SNNFAST_INLINE Count operator+(Count a, Count b) { return {a.n + b.n}; }
+SNNFAST_INLINE Vec to_float(Count c) { return {__builtin_convertvector(c.n, Float4)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) {
   return {
       Float4{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])}};
