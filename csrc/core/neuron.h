@@ -61,14 +61,14 @@ struct NeuronRule {
     if constexpr (HasBeta) kept = c.beta * mem;
     if constexpr (Delayed) {
       const auto spike = above(mem, c.threshold);
-      mem = after_reset(kept + syn, spike, c.threshold);
+      mem = after_reset<V>(kept + syn, spike, c.threshold);
       syn = arriving;
       return spike;
     } else {
       syn = arriving;
       mem = kept + arriving;
       const auto spike = at_least(mem, c.threshold);
-      mem = after_reset(mem, spike, c.threshold);
+      mem = after_reset<V>(mem, spike, c.threshold);
       return spike;
     }
   }

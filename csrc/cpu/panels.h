@@ -59,8 +59,9 @@ void with_rule(const NetworkView& net, bool fires, F&& f) {
   return with_factors<false, Reset::subtraction>(net, f);
 }
 
-SNNFAST_INLINE NeuronConstants<Vec> vector_constants(const NetworkView& net) {
-  return {broadcast(net.alpha), broadcast(net.beta), broadcast(net.threshold)};
+template <class V = Vec>
+SNNFAST_INLINE NeuronConstants<V> vector_constants(const NetworkView& net) {
+  return {broadcast_as<V>(net.alpha), broadcast_as<V>(net.beta), broadcast_as<V>(net.threshold)};
 }
 
 }  // namespace

@@ -29,6 +29,7 @@ constexpr int64_t kTileBytes = 1 << 19;
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
 constexpr int64_t kTableBlock = 256;
+constexpr int64_t kTableGroup = 16;  // blocks of whole groups, of any instruction set's
 // Of a network with a code: samples that stop early leave lanes to others, of which there must be enough.
 constexpr int64_t kCodedBlock = 4096;
 
@@ -150,7 +151,8 @@ void Plan::pack(const LayerSpec& layer, float initial, bool fires) {
   layers_.push_back(view);
 }
 
-// Entry m of a table is the entry without m's highest bit plus that input's weights: inputs ascending, bias last.
+// A pattern's entry is that of the pattern without its highest bit plus that input's weights: inputs ascending, bias
+// last.
 void Plan::build_tables(const NetworkSpec& spec) {
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
@@ -161,11 +163,16 @@ void Plan::build_tables(const NetworkSpec& spec) {
       const int64_t prefix = n <= kTableBits ? n : kTablePrefixBits, entries = int64_t{1} << prefix;
       Floats all = floats(entries * width), bias = floats(width);
       float* const base = all.get();
+      const auto entry = [&](int64_t m) {
+        return base + (prefix == n ? table_slot(static_cast<uint32_t>(m)) : m) * width;
+      };
       for (int64_t k = 0; k < prefix; ++k) {
         const int64_t bit = int64_t{1} << k;
         for (int64_t m = 0; m < bit; ++m) {
+          const float* const without = entry(m);
+          float* const with = entry(bit + m);
           for (int64_t j = 0; j < layer.n_out; ++j) {
-            base[(bit + m) * width + j] = base[m * width + j] + layer.weights[static_cast<size_t>(j * n + k)];
+            with[j] = without[j] + layer.weights[static_cast<size_t>(j * n + k)];
           }
         }
       }
@@ -429,6 +436,7 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     // Several items for every thread, so that none waits long for the last one.
     const int64_t threads = num_threads(), items = slices_.empty() ? 4 * threads : threads;
     job.block = std::clamp<int64_t>((request.batch + items - 1) / items, 1, most);
+    if (by_tables) job.block = round_up(job.block, kTableGroup);
     finished = parallel_for((request.batch + job.block - 1) / job.block, run_item, &context, {poll_job, &job});
     if (job.no_memory.exchange(false) && !job.stop.load()) {  // for all threads, that is; for one there may be enough
       job.block = most;

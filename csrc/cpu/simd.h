@@ -15,6 +15,20 @@
 namespace snnfast {
 namespace {
 
+#if defined(__x86_64__) && defined(__AVX2__)
+// Four floats, for layers of few outputs: what the rule needs of neurons that never fire.
+struct Quad {
+  static constexpr int lanes = 4;
+  __m128 v;
+};
+
+SNNFAST_INLINE Quad operator+(Quad a, Quad b) { return {_mm_add_ps(a.v, b.v)}; }
+SNNFAST_INLINE Quad operator*(Quad a, Quad b) { return {_mm_mul_ps(a.v, b.v)}; }
+SNNFAST_INLINE Quad at_least(Quad a, Quad b) { return {_mm_cmpge_ps(a.v, b.v)}; }
+SNNFAST_INLINE Quad above(Quad a, Quad b) { return {_mm_cmpgt_ps(a.v, b.v)}; }
+SNNFAST_INLINE void store(float* p, Quad a) { _mm_storeu_ps(p, a.v); }
+#endif
+
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
 struct Vec {
@@ -158,7 +172,50 @@ SNNFAST_INLINE Vec to_float(const int32_t* high, const int32_t* low) {
                            256 * high[3] + low[3]};
   return to_float(sums);
 }
+using Quad = Vec;
 
+#endif
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+// A Vec that subtracts by a fused multiply-add: a times 1 less b, rounded once, is a - b. AMD's Zen 4 adds and
+// subtracts in other units than it multiplies and compares in, and has as many of each: when every other neuron
+// subtracts in those that multiply, both are busy to the end.
+struct FusedVec : Vec {
+  FusedVec() = default;
+  SNNFAST_INLINE FusedVec(Vec a) : Vec{a} {}
+};
+SNNFAST_INLINE FusedVec subtract_where(Mask m, FusedVec a, FusedVec b) {
+  return Vec{_mm512_mask_fmsub_ps(a.v, m, _mm512_set1_ps(1.0f), b.v)};
+}
+// A Vec that subtracts before it is known whether it must: one operation more, but a chain of steps waits less.
+struct EagerVec : Vec {
+  EagerVec() = default;
+  SNNFAST_INLINE EagerVec(Vec a) : Vec{a} {}
+};
+SNNFAST_INLINE EagerVec subtract_where(Mask m, EagerVec a, EagerVec b) { return choose(m, Vec{a} - Vec{b}, a); }
+#else
+using FusedVec = Vec;
+using EagerVec = Vec;  // as it does by itself
+#endif
+
+// load and broadcast by the type they return.
+template <class V>
+SNNFAST_INLINE V load_as(const float* p) {
+  return load(p);
+}
+template <class V>
+SNNFAST_INLINE V broadcast_as(float x) {
+  return broadcast(x);
+}
+#if defined(__x86_64__) && defined(__AVX2__)
+template <>
+SNNFAST_INLINE Quad load_as<Quad>(const float* p) {
+  return {_mm_loadu_ps(p)};
+}
+template <>
+SNNFAST_INLINE Quad broadcast_as<Quad>(float x) {
+  return {_mm_set1_ps(x)};
+}
 #endif
 
 }  // namespace

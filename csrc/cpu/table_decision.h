@@ -27,18 +27,20 @@ inline bool decides_at_once(const NetworkView& net, const Request& request) {
 template <bool Delayed, Reset reset, bool A, bool B>
 NeuronRule<Delayed, Reset::none, A, B> without_reset(NeuronRule<Delayed, reset, A, B>);
 
-// V: vectors of a hidden layer, LastV: of the last layer. All: every table holds all inputs.
-template <class Rule, int Hidden, int V, int LastV, bool All>
+// V: vectors of a hidden layer; LastV of type Last: of the last layer. All: every table holds all inputs.
+template <class Rule, int Hidden, int V, class Last, int LastV, bool All>
 void decide(const NetworkView& net, const Request& request, int64_t row) {
   using LastRule = decltype(without_reset(Rule{}));
   constexpr int L = Vec::lanes;
-  const NeuronConstants<Vec> constants = vector_constants(net);
+  const NeuronConstants<EagerVec> constants = vector_constants<EagerVec>(net);
+  const NeuronConstants<Last> last_constants = vector_constants<Last>(net);
   const bool mean = net.decoding == static_cast<int>(Decoding::mean_potential);
   float currents[V * L] = {};
   const float* x = request.observations + row * net.n_in;
   float* const to = currents;
   constant_currents(net.layers[0], &x, &to, 1, 0, net.layers[0].panels);
-  Vec mem[Hidden][V], syn[Hidden][V], last_mem[LastV], last_syn[LastV], total[LastV];
+  EagerVec mem[Hidden][V], syn[Hidden][V];
+  Last last_mem[LastV], last_syn[LastV], total[LastV];
 #pragma GCC unroll 8
   for (int l = 0; l < Hidden; ++l) {
 #pragma GCC unroll 8
@@ -49,19 +51,19 @@ void decide(const NetworkView& net, const Request& request, int64_t row) {
     }
   }
 #pragma GCC unroll 8
-  for (int v = 0; v < LastV; ++v) last_mem[v] = last_syn[v] = total[v] = broadcast(0.0f);
+  for (int v = 0; v < LastV; ++v) last_mem[v] = last_syn[v] = total[v] = broadcast_as<Last>(0.0f);
   const TableView* tables = net.tables;
   for (int64_t t = 0; t < net.timesteps; ++t) {
     uint32_t spikes = 0;
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
-      const auto mask = Rule::step(mem[0][v], syn[0][v], load(currents + v * L), constants);
+      const auto mask = Rule::step(mem[0][v], syn[0][v], load_as<EagerVec>(currents + v * L), constants);
       spikes |= bits(mask) << (v * L);
     }
 #pragma GCC unroll 2
     for (int l = 1; l < Hidden; ++l) {
-      Vec h[V];
-      look_up<V, All>(tables[l], spikes, h);
+      EagerVec h[V];
+      look_up<All>(tables[l], spikes, h);
       spikes = 0;
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
@@ -69,17 +71,17 @@ void decide(const NetworkView& net, const Request& request, int64_t row) {
         spikes |= bits(mask) << (v * L);
       }
     }
-    Vec h[LastV];
-    look_up<LastV, All>(tables[Hidden], spikes, h);
+    Last h[LastV];
+    look_up<All>(tables[Hidden], spikes, h);
 #pragma GCC unroll 8
     for (int v = 0; v < LastV; ++v) {
-      LastRule::step(last_mem[v], last_syn[v], h[v], constants);
+      LastRule::step(last_mem[v], last_syn[v], h[v], last_constants);
       if (mean) total[v] = total[v] + last_mem[v];
     }
   }
   const LayerView& last = net.layers[net.n_layers - 1];
-  float out[LastV * L];
-  for (int v = 0; v < LastV; ++v) store(out + v * L, mean ? total[v] : last_mem[v]);
+  float out[LastV * Last::lanes];
+  for (int v = 0; v < LastV; ++v) store(out + v * Last::lanes, mean ? total[v] : last_mem[v]);
   float* output = request.output + row * last.n_out;
   for (int64_t j = 0; j < last.n_out; ++j) output[j] = mean ? out[j] / static_cast<float>(net.timesteps) : out[j];
 }
@@ -89,8 +91,10 @@ void decide_any_width(const NetworkView& net, const Request& request, int64_t ro
   constexpr int Half = static_cast<int>(kHalfTableWidth) / Vec::lanes, V = Wide ? 2 * Half : Half;
   // Layers of half the width have few enough inputs for a table of them all.
   static_assert(kHalfTableWidth <= kTableBits, "a narrow layer's table holds all patterns");
-  if (net.tables[Hidden].width == Vec::lanes) return decide<Rule, Hidden, V, 1, !Wide>(net, request, row);
-  return decide<Rule, Hidden, V, Half, !Wide>(net, request, row);
+  const int64_t width = net.tables[Hidden].width;
+  if (width == kFewOutputs) return decide<Rule, Hidden, V, Quad, 1, !Wide>(net, request, row);
+  if (width == Vec::lanes) return decide<Rule, Hidden, V, Vec, 1, !Wide>(net, request, row);
+  return decide<Rule, Hidden, V, Vec, Half, !Wide>(net, request, row);
 }
 
 void table_decision(const NetworkView& net, const Request& request, int64_t row) {
