@@ -35,7 +35,10 @@ struct Vec {
   static constexpr int lanes = 16;
   __m512 v;
 };
-using Mask = __mmask16;
+// A type of its own: functions of a plain number would not be found where the rule, which comes first, calls them.
+struct Mask {
+  __mmask16 m;
+};
 
 SNNFAST_INLINE Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
 SNNFAST_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a.v); }
@@ -43,23 +46,23 @@ SNNFAST_INLINE Vec broadcast(float x) { return {_mm512_set1_ps(x)}; }
 SNNFAST_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
-SNNFAST_INLINE Mask at_least(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ); }
-SNNFAST_INLINE Mask above(Vec a, Vec b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
-SNNFAST_INLINE Vec keep_where(Mask m, Vec a) { return {_mm512_maskz_mov_ps(m, a.v)}; }
-SNNFAST_INLINE Vec clear_where(Mask m, Vec a) { return {_mm512_maskz_mov_ps(static_cast<Mask>(~m), a.v)}; }
-SNNFAST_INLINE Vec subtract_where(Mask m, Vec a, Vec b) { return {_mm512_mask_sub_ps(a.v, m, a.v, b.v)}; }
-SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m, b.v, a.v)}; }
-SNNFAST_INLINE Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
+SNNFAST_INLINE Mask at_least(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
+SNNFAST_INLINE Mask above(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+SNNFAST_INLINE Vec keep_where(Mask m, Vec a) { return {_mm512_maskz_mov_ps(m.m, a.v)}; }
+SNNFAST_INLINE Vec clear_where(Mask m, Vec a) { return {_mm512_maskz_mov_ps(static_cast<__mmask16>(~m.m), a.v)}; }
+SNNFAST_INLINE Vec subtract_where(Mask m, Vec a, Vec b) { return {_mm512_mask_sub_ps(a.v, m.m, a.v, b.v)}; }
+SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m.m, b.v, a.v)}; }
+SNNFAST_INLINE Mask both(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & b.m)}; }
 SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm512_maskz_max_ps(0xFFFF, a.v, b.v)}; }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm512_maskz_min_ps(0xFFFF, a.v, b.v)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvttps_epi32(0xFFFF, a.v))}; }
-SNNFAST_INLINE uint32_t bits(Mask m) { return m; }
+SNNFAST_INLINE uint32_t bits(Mask m) { return m.m; }
 // How often a mask was set, per lane.
 struct Count {
   __m512i n;
 };
 SNNFAST_INLINE Count no_count() { return {_mm512_setzero_si512()}; }
-SNNFAST_INLINE Count count(Count c, Mask m) { return {_mm512_mask_add_epi32(c.n, m, c.n, _mm512_set1_epi32(1))}; }
+SNNFAST_INLINE Count count(Count c, Mask m) { return {_mm512_mask_add_epi32(c.n, m.m, c.n, _mm512_set1_epi32(1))}; }
 SNNFAST_INLINE Count operator+(Count a, Count b) { return {_mm512_add_epi32(a.n, b.n)}; }
 // Integers, as floats. Zeroing forms with nothing to zero: of the plain ones gcc says that they read what is not there.
 SNNFAST_INLINE Vec to_float(__m512i integers) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, integers)}; }
@@ -185,7 +188,7 @@ struct FusedVec : Vec {
   SNNFAST_INLINE FusedVec(Vec a) : Vec{a} {}
 };
 SNNFAST_INLINE FusedVec subtract_where(Mask m, FusedVec a, FusedVec b) {
-  return Vec{_mm512_mask_fmsub_ps(a.v, m, _mm512_set1_ps(1.0f), b.v)};
+  return Vec{_mm512_mask_fmsub_ps(a.v, m.m, _mm512_set1_ps(1.0f), b.v)};
 }
 // A Vec that subtracts before it is known whether it must: one operation more, but a chain of steps waits less.
 struct EagerVec : Vec {
