@@ -92,6 +92,15 @@ const Kernels& default_kernels() {
   return *kernels;
 }
 
+bool packs_bytes() {
+#if defined(SNNFAST_X86)
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512vbmi2");
+#else
+  return false;
+#endif
+}
+
 void cap_isa(const std::string& name) { g_default.store(&kernels_for(name)); }
 
 }  // namespace snnfast

@@ -15,6 +15,9 @@ std::vector<const Kernels*> supported_kernels();
 // The best supported kernels that are not above the cap.
 const Kernels& default_kernels();
 
+// Whether the processor packs bytes quickly (AVX-512 VBMI2).
+bool packs_bytes();
+
 // Cap the instruction set from now on. Throws std::invalid_argument for a name that is unknown or unsupported here.
 void cap_isa(const std::string& name);
 

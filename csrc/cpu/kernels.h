@@ -23,8 +23,11 @@ constexpr int64_t kMaxBlock = kSliceRows;  // samples per call of run_block
 // A layer with its weights packed for one instruction set. Outputs are padded to whole vectors and cut into panels of
 // `Kernels::panel` outputs; panel p holds n_in rows of its width, at weights + p * panel * n_in. Padding is zero, so a
 // padded neuron never fires: its membrane stays at 0, below every threshold.
+// A layer that takes spikes has its weights in narrower panels, of `Kernels::row` outputs, with a row of zeros after
+// the n_in rows of each: `rows` instead of `weights`.
 struct LayerView {
   const float* weights;
+  const float* rows;
   const float* bias;     // (padded), zeros where the layer has none: h + 0 is h, as a sum that began at +0 is never -0
   const float* initial;  // (padded) membrane potential before the first step
   int64_t n_in, n_out, padded, panels;
@@ -46,6 +49,7 @@ struct NetworkView {
   const TableView* tables;  // of the method "tables", else null
   bool always_slices;       // use the slices that there are, whatever they cost
   const CodeView* code;     // null: plain neurons
+  bool packs_bytes;         // whether the processor has VBMI2, which the instruction sets here do not ask for
 };
 
 // What ceiling_loop does over and over; measure_ceiling.h says what each of them means.
@@ -54,7 +58,7 @@ constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multipl
 
 struct Kernels {
   const char* isa;
-  int64_t lanes, panel;
+  int64_t lanes, panel, row;
   bool matrix_unit;  // whether "slices" can pay
   // Bytes of scratch memory that run_block needs, aligned to 64.
   int64_t (*scratch_bytes)(const NetworkView&);

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "cpu/dispatch.h"
 #include "cpu/float_mode.h"
 #include "cpu/pack_slices.h"
 #include "cpu/thread_pool.h"
@@ -26,6 +27,7 @@ namespace {
 // touched. Large on purpose: the more samples share a block, the fewer times a large layer's weights are streamed.
 constexpr int64_t kBlockBytes = 1 << 23;
 constexpr int64_t kTileBytes = 1 << 19;
+constexpr int64_t kMostSteps = 128;  // of a tile: its currents stay in the first cache
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
 constexpr int64_t kTableBlock = 256;
@@ -125,26 +127,27 @@ Plan::Floats Plan::floats(int64_t count) {
   return Floats(data, std::free);
 }
 
-void Plan::pack(const LayerSpec& layer, float initial, bool fires) {
+void Plan::pack(const LayerSpec& layer, float initial, bool fires, bool spikes) {
   LayerView view{};
   view.n_in = layer.n_in;
   view.n_out = layer.n_out;
   view.padded = round_up(layer.n_out, kernels_.lanes);
   view.panels = (view.padded + kernels_.panel - 1) / kernels_.panel;
   view.fires = fires;
-  Floats weights = floats(layer.n_in * view.padded), bias = floats(view.padded), start = floats(view.padded);
-  for (int64_t p = 0; p < view.panels; ++p) {
-    const int64_t begin = p * kernels_.panel, width = std::min(kernels_.panel, view.padded - begin);
-    float* rows = weights.get() + begin * layer.n_in;
+  const int64_t panel = spikes ? kernels_.row : kernels_.panel, rows = layer.n_in + (spikes ? 1 : 0);
+  Floats weights = floats(rows * view.padded), bias = floats(view.padded), start = floats(view.padded);
+  for (int64_t begin = 0; begin < view.padded; begin += panel) {
+    const int64_t width = std::min(panel, view.padded - begin);
+    float* const to = weights.get() + begin * rows;
     for (int64_t j = begin; j < std::min(begin + width, layer.n_out); ++j) {
       for (int64_t k = 0; k < layer.n_in; ++k) {
-        rows[k * width + (j - begin)] = layer.weights[static_cast<size_t>(j * layer.n_in + k)];
+        to[k * width + (j - begin)] = layer.weights[static_cast<size_t>(j * layer.n_in + k)];
       }
     }
   }
   if (!layer.bias.empty()) std::copy(layer.bias.begin(), layer.bias.end(), bias.get());
   std::fill(start.get(), start.get() + layer.n_out, initial);
-  view.weights = weights.get();
+  (spikes ? view.rows : view.weights) = weights.get();
   view.bias = bias.get();
   view.initial = start.get();
   for (Floats* f : {&weights, &bias, &start}) storage_.push_back(std::move(*f));
@@ -252,11 +255,12 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   bool small = spec.encoding == Encoding::constant && !coded;
   for (size_t l = 0; l <= last; ++l) {
     const LayerSpec& layer = spec.layers[l];
-    pack(layer, l < last ? spec.neuron.initial_membrane : 0.0f, l < last || spec.last_layer_fires());
+    const bool constant = l == 0 && spec.encoding == Encoding::constant;
+    pack(layer, l < last ? spec.neuron.initial_membrane : 0.0f, l < last || spec.last_layer_fires(),
+         !constant && !coded);
     widest = std::max(widest, layer.n_out);
     small = small && layer.n_out <= kTableWidth;
     // A guess of the rate of spikes, 1 in 8, is good enough for a decision about threads.
-    const bool constant = l == 0 && spec.encoding == Encoding::constant;
     const double sums =
         constant ? static_cast<double>(layer.n_in) : static_cast<double>(spec.timesteps * layer.n_in) / 8.0;
     work_per_sample_ +=
@@ -292,7 +296,8 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   view_.n_in = spec.n_in();
   view_.tables = tables_.empty() ? nullptr : tables_.data();
   view_.always_slices = method == Method::slices;
-  view_.tile = std::min(spec.timesteps, std::max<int64_t>(16, kTileBytes / (4 * widest)));
+  view_.packs_bytes = packs_bytes();
+  view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileBytes / (4 * widest)), kMostSteps});
   view_.block = 1;
   const int64_t per_sample = kernels_.scratch_bytes(view_);
   view_.block = std::clamp<int64_t>(kBlockBytes / per_sample, 1, kMaxBlock);

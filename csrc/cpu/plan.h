@@ -54,7 +54,7 @@ class Plan {
  private:
   using Floats = std::unique_ptr<float, void (*)(void*)>;
   static Floats floats(int64_t count);  // zeroed, aligned to 64 bytes
-  void pack(const LayerSpec& layer, float initial, bool fires);
+  void pack(const LayerSpec& layer, float initial, bool fires, bool spikes);
   void build_tables(const NetworkSpec& spec);
   void build_code(const NetworkSpec& spec);
   const float* rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent = 0.0f);

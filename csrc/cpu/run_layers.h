@@ -25,19 +25,17 @@ struct SampleState {
   float* syn;
   float* total;  // (padded last)
   bool* answered;
-  Events events;
-  PanelBits* spike_bits;  // (tile, bits_stride)
+  SpikeLists lists;
+  PanelBits* spike_bits;  // (tile, bits_stride); of the encoded input, then of layer after layer
 };
-
-// Words in a row of spike bits, so that it can be read 64 bits at a time.
-constexpr int64_t kPanelsPerWord = 8 / static_cast<int64_t>(sizeof(PanelBits));
-int64_t bits_stride(int64_t panels) { return (panels + kPanelsPerWord - 1) / kPanelsPerWord * kPanelsPerWord; }
 
 struct Sizes {
   int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
   explicit Sizes(const NetworkView& net)
       : features(net.layers[0].n_in), last_padded(net.layers[net.n_layers - 1].padded) {
-    widest = net.encoding == static_cast<int>(Encoding::constant) ? 1 : features;
+    const bool encoded = net.encoding != static_cast<int>(Encoding::constant);
+    widest = encoded ? features : 1;
+    if (encoded) most_panels = (features + kPanel - 1) / kPanel;
     for (int64_t l = 0; l < net.n_layers; ++l) {
       const LayerView& layer = net.layers[l];
       padded_sum += layer.padded;
@@ -57,8 +55,7 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   s.syn = arena.take<float>(sizes.padded_sum);
   s.total = arena.take<float>(sizes.last_padded);
   s.answered = arena.take<bool>(1);
-  s.events.ids = arena.take<uint32_t>(net.tile * sizes.widest + kAtOnce);
-  s.events.offsets = arena.take<int64_t>(net.tile + 1);
+  s.lists = take_lists(arena, sizes.widest, net.tile);
   s.spike_bits = arena.take<PanelBits>(net.tile * bits_stride(sizes.most_panels));
   return s;
 }
@@ -73,12 +70,16 @@ uint8_t* take_bytes(Arena& arena, const NetworkView& net) {
   return arena.take<uint8_t>(net.tile * most * kSliceBytes);
 }
 
+// A panel's currents over a tile of steps, and a row that nobody reads.
+float* take_currents(Arena& arena, const NetworkView& net) { return arena.take<float>((net.tile + 1) * kPanel); }
+
 int64_t layers_scratch_bytes(const NetworkView& net) {
   Arena arena{nullptr};
   const Sizes sizes(net);
   for (int64_t s = 0; s < net.block; ++s) take_sample(arena, net, sizes);
   arena.take<SampleState>(net.block);
   take_bytes(arena, net);
+  take_currents(arena, net);
   return arena.used;
 }
 
@@ -95,81 +96,57 @@ void start_sample(const NetworkView& net, const Sizes& sizes, const Request& req
   *s.answered = false;
 }
 
-// The encoded input's spikes of steps t0 .. t0 + steps - 1.
+// The encoded input's spikes of steps t0 .. t0 + steps - 1, as the first layer takes them.
 void encode_tile(const NetworkView& net, const Request& request, int64_t row, int64_t t0, int64_t steps,
                  SampleState& s) {
-  const int64_t features = net.layers[0].n_in;
+  const int64_t features = net.layers[0].n_in, stride = bits_stride((features + kPanel - 1) / kPanel);
   const uint64_t sample = request.first_sample + static_cast<uint64_t>(row);
   float* counts = request.input_counts ? request.input_counts + row * features : nullptr;
-  int64_t n = 0;
-  s.events.offsets[0] = 0;
   for (int64_t t = 0; t < steps; ++t) {
     const int64_t now = t0 + t;
+    PanelBits* const bits = s.spike_bits + t * stride;
+    __builtin_memset(bits, 0, static_cast<size_t>(stride) * sizeof(PanelBits));
+    const auto spike = [&](int64_t j) {
+      bits[j / kPanel] = static_cast<PanelBits>(bits[j / kPanel] | PanelBits{1} << (j % kPanel));
+      if (counts) counts[j] += 1.0f;
+    };
     if (net.encoding == static_cast<int>(Encoding::poisson)) {
       for (int64_t quad = 0; 4 * quad < features; ++quad) {
         const PhiloxBlock random =
             random_bits(request.seed, sample, static_cast<uint32_t>(now), static_cast<uint32_t>(quad));
         for (int64_t j = 4 * quad; j < 4 * quad + 4 && j < features; ++j) {
-          if (poisson_spike(s.encoded[j], random.word[j % 4])) s.events.ids[n++] = static_cast<uint32_t>(j);
+          if (poisson_spike(s.encoded[j], random.word[j % 4])) spike(j);
         }
       }
     } else {
       for (int64_t j = 0; j < features; ++j) {
-        if (equidistant_spike(s.encoded[j], static_cast<float>(now), s.next_spike[j])) {
-          s.events.ids[n++] = static_cast<uint32_t>(j);
-        }
+        if (equidistant_spike(s.encoded[j], static_cast<float>(now), s.next_spike[j])) spike(j);
       }
     }
-    s.events.offsets[t + 1] = n;
   }
-  if (counts) {
-    for (int64_t i = 0; i < n; ++i) counts[s.events.ids[i]] += 1.0f;
-  }
+  list_spikes(s.spike_bits, stride, features, steps, quickest_write_row(net.packs_bytes), s.lists);
 }
 
-// The bits of the last word of a row of spikes that stand for neurons; nobody has written the others.
-SNNFAST_INLINE uint64_t used_bits(int64_t neurons) {
-  const int64_t used = (neurons - 1) % 64 + 1;
-  return used == 64 ? ~uint64_t{0} : (uint64_t{1} << used) - 1;
-}
-
-// A layer's spike bits become the next layer's events; counts, records and the first spike are taken on the way.
+// From a layer's spike bits: counts, records and the first spike.
 void collect_spikes(const NetworkView& net, const Request& request, int64_t l, int64_t row, int64_t t0, int64_t steps,
                     SampleState& s) {
   const LayerView& layer = net.layers[l];
-  const bool last = l == net.n_layers - 1;
-  int64_t n = 0;
-  s.events.offsets[0] = 0;
+  const bool last = l == net.n_layers - 1, count = last && net.decoding == static_cast<int>(Decoding::spikes);
+  if (!request.spike_counts && !request.spikes && !last) return;
   const int64_t stride = bits_stride(layer.panels), words = stride / kPanelsPerWord;
-  const uint64_t last_bits = used_bits(layer.n_out);
+  uint32_t* const ids = s.lists.ids;  // between two layers' lists
+  float* const counts = request.spike_counts ? request.spike_counts[l] + row * layer.n_out : nullptr;
+  float* const output = last ? request.output + row * layer.n_out : nullptr;  // zeroed at the start
   for (int64_t t = 0; t < steps; ++t) {
-    for (int64_t w = 0; w < words; ++w) {
-      uint64_t word;
-      __builtin_memcpy(&word, s.spike_bits + t * stride + w * kPanelsPerWord, sizeof word);
-      if (w == words - 1) word &= last_bits;
-      n += write_ids(word, static_cast<uint32_t>(w * 64), s.events.ids + n);
-    }
-    s.events.offsets[t + 1] = n;
-  }
-  if (request.spike_counts) {
-    float* counts = request.spike_counts[l] + row * layer.n_out;
-    for (int64_t i = 0; i < n; ++i) counts[s.events.ids[i]] += 1.0f;
-  }
-  if (request.spikes) {
-    for (int64_t t = 0; t < steps; ++t) {
+    const int64_t n = write_row(s.spike_bits + t * stride, 0, words, used_bits(layer.n_out), ids);
+    for (int64_t i = 0; counts && i < n; ++i) counts[ids[i]] += 1.0f;
+    if (request.spikes) {
       float* record = request.spikes[l] + ((t0 + t) * request.batch + row) * layer.n_out;
       __builtin_memset(record, 0, static_cast<size_t>(layer.n_out) * sizeof(float));
-      for (int64_t i = s.events.offsets[t]; i < s.events.offsets[t + 1]; ++i) record[s.events.ids[i]] = 1.0f;
+      for (int64_t i = 0; i < n; ++i) record[ids[i]] = 1.0f;
     }
-  }
-  if (!last) return;
-  float* output = request.output + row * layer.n_out;  // zeroed at the start; the last layer fires, so it is spikes
-  if (net.decoding == static_cast<int>(Decoding::spikes)) {
-    for (int64_t i = 0; i < n; ++i) output[s.events.ids[i]] += 1.0f;
-  } else if (!*s.answered && n > 0) {
-    int64_t t = 0;
-    while (s.events.offsets[t + 1] == 0) ++t;
-    for (int64_t i = 0; i < s.events.offsets[t + 1]; ++i) output[s.events.ids[i]] = 1.0f;
+    if (!last || n == 0 || (!count && *s.answered)) continue;
+    for (int64_t i = 0; i < n; ++i) output[ids[i]] += 1.0f;  // of the first spikes there is one each
     *s.answered = true;
   }
 }
@@ -190,8 +167,7 @@ bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, i
   int64_t spikes = 0;
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t w = 0; w < steps * words; ++w) {
-      uint64_t word;
-      __builtin_memcpy(&word, samples[i].spike_bits + w * kPanelsPerWord, sizeof word);
+      const uint64_t word = row_word(samples[i].spike_bits, w);
       spikes += __builtin_popcountll(w % words == words - 1 ? word & last_bits : word);
     }
     if (spikes >= enough) return true;
@@ -206,8 +182,8 @@ void write_bytes(const NetworkView& net, int64_t l, const SampleState* samples, 
   for (int64_t t = 0; t < steps; ++t) {
     for (int64_t k = 0; k < tiles; ++k) {
       for (int64_t i = 0; i < count; ++i) {
-        uint64_t word;  // past the last input it has bits that nobody wrote; they meet digits of zero
-        __builtin_memcpy(&word, samples[i].spike_bits + t * stride + k * kPanelsPerWord, sizeof word);
+        // Past the last input it has bits that nobody wrote; they meet digits of zero.
+        const uint64_t word = row_word(samples[i].spike_bits + t * stride, k);
         expand_bits(word, bytes + ((t * tiles + k) * kSliceRows + i) * kSliceInputs);
       }
     }
@@ -256,11 +232,11 @@ bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t
 }
 
 bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first, int64_t count,
-               int64_t t0, int64_t steps, SampleState* samples, const Interrupt& interrupt) {
+               int64_t t0, int64_t steps, SampleState* samples, float* currents, const Interrupt& interrupt) {
   const LayerView& layer = net.layers[l];
   const bool constant = l == 0 && net.encoding == static_cast<int>(Encoding::constant);
   const bool mean = l == net.n_layers - 1 && net.decoding == static_cast<int>(Decoding::mean_potential);
-  const NeuronConstants<Vec> constants = vector_constants(net);
+  const NeuronConstants<EagerVec> constants = vector_constants<EagerVec>(net);
   bool go_on = true;
   with_rule(net, layer.fires, [&](auto rule) {
     for (int64_t p = 0; p < layer.panels && go_on; ++p) {
@@ -268,10 +244,9 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
       for (int64_t i = 0; i < count && go_on; ++i) {
         SampleState& s = samples[i];
         Scan scan;
-        scan.weights = layer.weights + begin * layer.n_in;
-        scan.bias = layer.bias + begin;
-        scan.constant = constant ? s.constant + begin : nullptr;
-        scan.events = &s.events;
+        if (!constant) panel_event_currents(layer, p, s.lists, steps, currents);
+        scan.current = constant ? s.constant + begin : currents;
+        scan.current_stride = constant ? 0 : kPanel;
         scan.mem = s.mem + offset + begin;
         scan.syn = s.syn + offset + begin;
         scan.total = mean ? s.total + begin : nullptr;
@@ -314,15 +289,16 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
     }
   }
   uint8_t* bytes = take_bytes(arena, net);
+  float* currents = take_currents(arena, net);
   if (net.encoding == static_cast<int>(Encoding::constant)) {
     const float* inputs[kMaxBlock];
-    float* currents[kMaxBlock];
+    float* constants[kMaxBlock];
     for (int64_t i = 0; i < count; ++i) {
       inputs[i] = samples[i].encoded;
-      currents[i] = samples[i].constant;
+      constants[i] = samples[i].constant;
     }
     for (int64_t p = 0; p < net.layers[0].panels; ++p) {
-      constant_currents(net.layers[0], inputs, currents, count, p, p + 1);
+      constant_currents(net.layers[0], inputs, constants, count, p, p + 1);
       if (interrupt.poll(interrupt.context)) return false;
     }
   }
@@ -336,14 +312,19 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
     for (int64_t l = 0; l < net.n_layers; ++l) {
       const bool finished =
           sliced ? run_layer_by_slices(net, request, l, offset, first, count, t0, steps, samples, bytes, interrupt)
-                 : run_layer(net, request, l, offset, first, count, t0, steps, samples, interrupt);
+                 : run_layer(net, request, l, offset, first, count, t0, steps, samples, currents, interrupt);
       if (!finished) return false;
       offset += net.layers[l].padded;
       if (!net.layers[l].fires) continue;
       sliced = l + 1 < net.n_layers && slices_pay(net, l + 1, samples, count, steps);
       if (sliced) write_bytes(net, l + 1, samples, count, steps, bytes);
-      if (sliced && !request.spike_counts && !request.spikes) continue;  // nobody wants to know which neurons spiked
-      for (int64_t i = 0; i < count; ++i) collect_spikes(net, request, l, first + i, t0, steps, samples[i]);
+      for (int64_t i = 0; i < count; ++i) {
+        SampleState& s = samples[i];
+        collect_spikes(net, request, l, first + i, t0, steps, s);
+        if (l + 1 == net.n_layers || sliced) continue;
+        list_spikes(s.spike_bits, bits_stride(net.layers[l].panels), net.layers[l].n_out, steps,
+                    quickest_write_row(net.packs_bytes), s.lists);
+      }
     }
   }
   if (!last.fires) {

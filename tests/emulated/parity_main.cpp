@@ -129,6 +129,7 @@ int64_t any_width(Random& random) {
 // Which networks serve a purpose of their own; all the others are drawn from the whole range of options.
 bool is_tables(int64_t index) { return index % 4 == 1; }             // small, so looked up in tables
 bool is_batch_by_tables(int64_t index) { return index % 32 == 13; }  // of these: large enough for two threads
+bool is_coded(int64_t index) { return index % 8 == 4; }              // copies, signed spikes, turns, digits
 bool is_batch(int64_t index) { return index % 32 == 7; }             // wide layers, large enough for two threads
 bool is_tiled(int64_t index) { return index % 128 == 63; }           // so wide that time is cut into tiles
 
@@ -150,6 +151,48 @@ std::vector<int64_t> make_sizes(int64_t index, Random& random) {
   }
   if (is_batch(index)) sizes[1] = random.pick<int64_t>({65, 130, 200});
   return sizes;
+}
+
+// A code of any kind, for hidden layers of these sizes; the neuron becomes the plain one that codes are made of.
+void make_coded(Random& random, const std::vector<int64_t>& sizes, NetworkSpec& spec) {
+  spec.neuron.delayed = spec.neuron.reset_to_zero = false;
+  spec.neuron.alpha = 0.0f;
+  spec.neuron.beta = 1.0f;
+  spec.encoding = Encoding::constant;
+  spec.decoding = Decoding::potential;
+  spec.split_inputs = spec.bias_input = false;
+  spec.timesteps = random.pick<int64_t>({1, 5, 12, 20});
+  CodeSpec& code = spec.code;
+  code.kind = random.pick({CodeKind::rate, CodeKind::rate, CodeKind::staged, CodeKind::radix, CodeKind::digits});
+  if (sizes.size() < 3) code.kind = CodeKind::rate;  // the others need a hidden layer
+  const auto numbers = [&](int64_t n) {
+    std::vector<float> some;
+    for (int64_t i = 0; i < n; ++i) some.push_back(random.uniform());
+    return some;
+  };
+  if (code.kind == CodeKind::rate || code.kind == CodeKind::staged) {
+    code.starts = numbers(random.pick<int64_t>({1, 2, 3, 4, 9}));
+    code.signed_spikes = code.kind == CodeKind::rate && random.chance(50);
+    code.ramp = code.kind == CodeKind::staged && random.chance(50);
+  } else {
+    spec.neuron.threshold = 1.0f;
+    spec.neuron.initial_membrane = 0.0f;
+  }
+  if (code.kind == CodeKind::radix) code.offset = 0.5f;
+  const bool guarded = random.chance(30);
+  for (size_t l = 1; code.kind == CodeKind::digits && l + 1 < sizes.size(); ++l) {
+    code.values.push_back(numbers(spec.timesteps * sizes[l]));
+    code.thresholds.push_back(numbers(spec.timesteps * sizes[l]));
+    if (guarded) code.guards.push_back(numbers(spec.timesteps * sizes[l]));
+  }
+  if (code.kind == CodeKind::rate) {
+    if (random.chance(50)) spec.decoding = Decoding::mean_potential;
+    if (sizes.back() > 1 && random.chance(50)) {
+      code.exit = ExitKind::calibrated;
+      code.bounds = numbers(spec.timesteps);
+      for (int64_t t = 1; t <= spec.timesteps; ++t) code.divisors.push_back(static_cast<float>(t));
+    }
+  }
 }
 
 Network make_network(int64_t index) {
@@ -184,6 +227,10 @@ Network make_network(int64_t index) {
   if (is_batch_by_tables(index) || is_batch(index)) {
     spec.timesteps = is_batch(index) ? 33 : 280;
     net.batch = 70;
+  }
+  if (is_coded(index)) {
+    make_coded(random, sizes, spec);
+    net.batch = random.pick<int64_t>({1, 5, 19, 40});  // lanes of every instruction set, filled and not
   }
   if (is_tiled(index)) {
     spec.timesteps = 70;
@@ -295,10 +342,12 @@ uint64_t run_network(const Network& net, const Plan& plan) {
   const char* isa = plan.kernels().isa;
   Hash everything;
   uint64_t output_state = 0, all_state = 0;
+  const bool coded = net.spec.code.kind != CodeKind::none;  // their records have sizes of their own
   for (int threads : {1, 2}) {
     set_num_threads(threads);
     Hash all, counts;
     for (Records records : {Records::all, Records::counts, Records::output}) {
+      if (coded && records == Records::all) continue;
       Hash output, rest;
       if (records == Records::output) {  // in two calls: a sample must not know which batch it came in
         const int64_t cut = net.batch / 3;
@@ -307,7 +356,7 @@ uint64_t run_network(const Network& net, const Plan& plan) {
       } else {
         run_samples(net, plan, 0, net.batch, records, output, rest);
       }
-      if (threads == 1 && records == Records::all) {
+      if (threads == 1 && records == (coded ? Records::counts : Records::all)) {
         output_state = output.state;
         all_state = rest.state;
         everything.add(output.state);

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// Method "events": from a layer's input spikes, as bits, to its currents over a tile of time steps. Adding the weight
+// rows of the inputs that spiked, ascending, gives the same bits as multiplying every weight by 0 or 1 and adding,
+// because x + 0 is x (sums begin at +0, so no sum is ever -0).
+//
+// What such sums cost is loading rows. So outputs are cut so narrow, and inputs into segments so short, that the rows
+// in use stay in the first cache. Steps are summed side by side, several chains of additions at once; those of a group
+// have about as many spikes each, and the shorter lists are filled up with a row of zeros: without that, every list's
+// end would be a branch that nobody can predict.
+#pragma once
+
+#include "cpu/kernels.h"
+#include "cpu/panels.h"
+#include "cpu/simd.h"
+#include "cpu/spike_ids.h"
+
+namespace snnfast {
+namespace {
+
+// The spikes of one panel in one step: one bit per neuron. Panels lie side by side, so a row of them is a row of bits.
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+using PanelBits = uint64_t;
+#elif defined(__AVX2__)
+using PanelBits = uint32_t;
+#else
+using PanelBits = uint16_t;
+#endif
+static_assert(sizeof(PanelBits) * 8 == kPanel, "a panel's spikes fill its word");
+
+// Words in a row of spike bits, so that it can be read 64 bits at a time.
+constexpr int64_t kPanelsPerWord = 8 / static_cast<int64_t>(sizeof(PanelBits));
+inline int64_t bits_stride(int64_t panels) { return (panels + kPanelsPerWord - 1) / kPanelsPerWord * kPanelsPerWord; }
+
+// The bits of the last word of a row of spikes that stand for neurons; nobody has written the others.
+SNNFAST_INLINE uint64_t used_bits(int64_t neurons) {
+  const int64_t used = (neurons - 1) % 64 + 1;
+  return used == 64 ? ~uint64_t{0} : (uint64_t{1} << used) - 1;
+}
+
+constexpr int kRowVectors = Vec::lanes == 16 ? 2 : 4;   // a row of weights, of LayerView::rows
+constexpr int64_t kRow = kRowVectors * Vec::lanes;      // its outputs
+constexpr int kSteps = Vec::lanes == 16 ? 4 : 2;        // side by side: chains enough to hide an addition's latency
+constexpr int64_t kMostRows = (48 << 10) / (4 * kRow);  // of a segment; a little more than the first cache pays
+static_assert(kMostRows % 64 == 0, "segments are whole words of spikes");
+
+struct Segments {
+  int64_t count, inputs;  // inputs: of each but the last, which has the rest
+  explicit Segments(int64_t n_in) : count((n_in + kMostRows - 1) / kMostRows), inputs(n_in) {
+    if (count > 1) inputs = ((n_in + count - 1) / count + 63) / 64 * 64;
+    count = (n_in + inputs - 1) / inputs;
+  }
+};
+
+// The inputs that spiked, as lists: for every segment, for every group of steps, as many lists as there are steps in a
+// group, equally long. What fills them up is input n_in, the row of zeros.
+struct SpikeLists {
+  uint32_t* ids;
+  int32_t* steps;    // (segments, steps in whole groups): which step's list it is; past the last step: nobody's
+  int32_t* lengths;  // (segments, groups): of a group's lists
+  int32_t* counts;   // (steps): scratch
+};
+
+inline int64_t groups_of(int64_t steps) { return (steps + kSteps - 1) / kSteps; }
+
+// Room for the lists of up to `inputs` inputs over `steps` steps, if all spiked always.
+template <class Arena>
+SpikeLists take_lists(Arena& arena, int64_t inputs, int64_t steps) {
+  const int64_t segments = (inputs + kMostRows - 1) / kMostRows, places = groups_of(steps) * kSteps;
+  SpikeLists lists;
+  lists.ids = arena.template take<uint32_t>(places * inputs + kAtOnce);
+  lists.steps = arena.template take<int32_t>(segments * places);
+  lists.lengths = arena.template take<int32_t>(segments * groups_of(steps));
+  lists.counts = arena.template take<int32_t>(steps);
+  return lists;
+}
+
+// Steps by their number of spikes, most first: places[i] is the i-th. `most`: no step has more.
+inline void sort_by_count(const int32_t* counts, int64_t steps, int64_t most, int32_t* places) {
+  int32_t first[kMostRows + 2] = {};  // first[c + 1], in the end: how many steps have more than c spikes
+  for (int64_t t = 0; t < steps; ++t) ++first[counts[t]];
+  int32_t more = 0;
+  for (int64_t c = most; c >= 0; --c) {
+    const int32_t here = first[c];
+    first[c] = more;
+    more += here;
+  }
+  for (int64_t t = 0; t < steps; ++t) places[first[counts[t]]++] = static_cast<int32_t>(t);
+}
+
+// Lists of rows of spike bits, one per step.
+inline void list_spikes(const PanelBits* bits, int64_t stride, int64_t n_in, int64_t steps, WriteRow write,
+                        const SpikeLists& lists) {
+  const Segments segments(n_in);
+  const int64_t words = (n_in + 63) / 64, groups = groups_of(steps), places = groups * kSteps;
+  int64_t n = 0;
+  for (int64_t s = 0; s < segments.count; ++s) {
+    const int64_t begin = s * segments.inputs / 64, left = words - begin, whole_words = (segments.inputs + 63) / 64;
+    const int64_t end = begin + (left < whole_words ? left : whole_words);
+    const uint64_t end_bits = end == words ? used_bits(n_in) : ~uint64_t{0};
+    for (int64_t t = 0; t < steps; ++t) {
+      int count = 0;
+      const PanelBits* row = bits + t * stride;
+      for (int64_t w = begin; w < end - 1; ++w) count += __builtin_popcountll(row_word(row, w));
+      count += __builtin_popcountll(row_word(row, end - 1) & end_bits);
+      lists.counts[t] = count;
+    }
+    int32_t* const steps_of = lists.steps + s * places;
+    sort_by_count(lists.counts, steps, segments.inputs, steps_of);
+    for (int64_t i = steps; i < places; ++i) steps_of[i] = static_cast<int32_t>(steps);
+    for (int64_t g = 0; g < groups; ++g) {
+      const int32_t length = lists.counts[steps_of[g * kSteps]];
+      lists.lengths[s * groups + g] = length;
+      for (int64_t i = g * kSteps; i < (g + 1) * kSteps; ++i) {
+        const int64_t next = n + length;
+        if (steps_of[i] < steps) n += write(bits + steps_of[i] * stride, begin, end, end_bits, lists.ids + n);
+        do {  // once, nearly always: lists of a group differ little
+          fill_ids(lists.ids + n, static_cast<uint32_t>(n_in));
+          n += kAtOnce;
+        } while (n < next);
+        n = next;
+      }
+    }
+  }
+}
+
+// Currents of V vectors of outputs for one group of steps, `to` each. First, last: segment.
+template <int V>
+SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const uint32_t* ids, int64_t length,
+                                   float* const (&to)[kSteps], bool first, bool last) {
+  constexpr int L = Vec::lanes;
+  Vec h[kSteps][V];
+#pragma GCC unroll 8
+  for (int i = 0; i < kSteps; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) h[i][v] = first ? broadcast(0.0f) : load(to[i] + v * L);
+  }
+  for (int64_t k = 0; k < length; ++k) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kSteps; ++i) {
+      const float* row = rows + static_cast<int64_t>(ids[i * length + k]) * (V * L);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) h[i][v] = h[i][v] + load(row + v * L);
+    }
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < kSteps; ++i) {
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) store(to[i] + v * L, last ? h[i][v] + load(bias + v * L) : h[i][v]);
+  }
+}
+
+// Currents of the V vectors of outputs that begin at `output`: of step t at currents[t * kPanel]. There is a row for
+// nobody's step after the last.
+template <int V>
+__attribute__((noinline)) void event_currents(const LayerView& layer, int64_t output, const SpikeLists& lists,
+                                              int64_t steps, float* currents) {
+  const Segments segments(layer.n_in);
+  const float *rows = layer.rows + output * (layer.n_in + 1), *bias = layer.bias + output;
+  const int64_t groups = groups_of(steps);
+  const uint32_t* ids = lists.ids;
+  const int32_t* step = lists.steps;
+  for (int64_t s = 0; s < segments.count; ++s) {
+    for (int64_t g = 0; g < groups; ++g) {
+      float* to[kSteps];
+      for (int i = 0; i < kSteps; ++i) to[i] = currents + step[i] * kPanel;
+      const int64_t length = lists.lengths[s * groups + g];
+      group_currents<V>(rows, bias, ids, length, to, s == 0, s == segments.count - 1);
+      ids += kSteps * length;
+      step += kSteps;
+    }
+  }
+}
+
+// The same of a whole panel.
+inline void panel_event_currents(const LayerView& layer, int64_t panel, const SpikeLists& lists, int64_t steps,
+                                 float* currents) {
+  const int64_t vectors = panel_vectors(layer, panel);
+  for (int64_t v = 0; v < vectors; v += kRowVectors) {
+    const int64_t output = panel * kPanel + v * Vec::lanes;
+    float* const to = currents + v * Vec::lanes;
+    with_vectors(vectors - v < kRowVectors ? vectors - v : kRowVectors, [&](auto n) {
+      constexpr int V = decltype(n)::value;
+      if constexpr (V <= kRowVectors) event_currents<V>(layer, output, lists, steps, to);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace snnfast
