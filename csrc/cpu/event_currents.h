@@ -149,18 +149,23 @@ SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const u
   }
 }
 
+constexpr int64_t kLine = 64 / sizeof(float);
+
 // Currents of the V vectors of outputs that begin at `output`: of step t at currents[t * kPanel]. There is a row for
 // nobody's step after the last.
 template <int V>
 __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t output, const SpikeLists& lists,
-                                              int64_t steps, float* currents) {
+                                              int64_t steps, bool prefetch, float* currents) {
   const Segments segments(layer.n_in);
   const float *rows = layer.rows + output * (layer.n_in + 1), *bias = layer.bias + output;
   const int64_t groups = groups_of(steps);
   const uint32_t* ids = lists.ids;
   const int32_t* step = lists.steps;
+  const int64_t ahead = (segments.inputs * kRow / kLine + groups - 1) / groups;  // lines to fetch beside a group
   for (int64_t s = 0; s < segments.count; ++s) {
+    const float* next = rows + (s + 1) * segments.inputs * V * Vec::lanes;
     for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t i = 0; prefetch && i < ahead; ++i, next += kLine) __builtin_prefetch(next, 0, 2);
       float* to[kSteps];
       for (int i = 0; i < kSteps; ++i) to[i] = currents + step[i] * kPanel;
       const int64_t length = lists.lengths[s * groups + g];
@@ -173,14 +178,14 @@ __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t ou
 
 // The same of a whole panel.
 inline void panel_event_currents(const LayerView& layer, int64_t panel, const SpikeLists& lists, int64_t steps,
-                                 float* currents) {
+                                 bool prefetch, float* currents) {
   const int64_t vectors = panel_vectors(layer, panel);
   for (int64_t v = 0; v < vectors; v += kRowVectors) {
     const int64_t output = panel * kPanel + v * Vec::lanes;
     float* const to = currents + v * Vec::lanes;
     with_vectors(vectors - v < kRowVectors ? vectors - v : kRowVectors, [&](auto n) {
       constexpr int V = decltype(n)::value;
-      if constexpr (V <= kRowVectors) event_currents<V>(layer, output, lists, steps, to);
+      if constexpr (V <= kRowVectors) event_currents<V>(layer, output, lists, steps, prefetch, to);
     });
   }
 }

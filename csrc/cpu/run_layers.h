@@ -231,12 +231,16 @@ bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t
   return go_on;
 }
 
+// Weights that do not stay in a core's own cache are fetched ahead; the block's other samples then find them there.
+constexpr int64_t kFarFloats = 1 << 17;
+
 bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first, int64_t count,
                int64_t t0, int64_t steps, SampleState* samples, float* currents, const Interrupt& interrupt) {
   const LayerView& layer = net.layers[l];
   const bool constant = l == 0 && net.encoding == static_cast<int>(Encoding::constant);
   const bool mean = l == net.n_layers - 1 && net.decoding == static_cast<int>(Decoding::mean_potential);
   const NeuronConstants<EagerVec> constants = vector_constants<EagerVec>(net);
+  const bool far = layer.n_in * layer.padded > kFarFloats;
   bool go_on = true;
   with_rule(net, layer.fires, [&](auto rule) {
     for (int64_t p = 0; p < layer.panels && go_on; ++p) {
@@ -244,7 +248,7 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
       for (int64_t i = 0; i < count && go_on; ++i) {
         SampleState& s = samples[i];
         Scan scan;
-        if (!constant) panel_event_currents(layer, p, s.lists, steps, currents);
+        if (!constant) panel_event_currents(layer, p, s.lists, steps, far && i == 0 && count > 1, currents);
         scan.current = constant ? s.constant + begin : currents;
         scan.current_stride = constant ? 0 : kPanel;
         scan.mem = s.mem + offset + begin;
