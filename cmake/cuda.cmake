@@ -60,7 +60,7 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
 add_library(snnfast_cuda STATIC
-  csrc/cuda/compact.cu csrc/cuda/current.cu csrc/cuda/device.cu csrc/cuda/encode.cu csrc/cuda/first_spike.cu
+  csrc/cuda/coded.cu csrc/cuda/coded_plan.cpp csrc/cuda/compact.cu csrc/cuda/current.cu csrc/cuda/device.cu csrc/cuda/encode.cu csrc/cuda/first_spike.cu
   csrc/cuda/layer.cu csrc/cuda/plan.cpp csrc/cuda/tiny.cu)
 set_target_properties(snnfast_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_RUNTIME_LIBRARY Static)
 target_include_directories(snnfast_cuda PUBLIC csrc)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import snnfast as sf
-from conftest import random_observations, random_spec
+from conftest import CODES, random_coded_spec, random_observations, random_spec
 from snnfast import backends, cuda_backend, ops
 from snnfast.spec import NetworkSpec
 from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
@@ -32,13 +32,17 @@ def on_cpu(simulation: sf.Simulation) -> sf.Simulation:
         None if simulation.input_spike_counts is None else simulation.input_spike_counts.cpu(),
         move(simulation.spikes),
         move(simulation.potentials),
+        *(
+            None if told is None else told.cpu()
+            for told in (simulation.steps, simulation.certified, simulation.saturated)
+        ),
     )
 
 
 def network_of(spec: NetworkSpec) -> sf.SpikingNetwork:
     return sf.SpikingNetwork(
         spec.weights, spec.biases, spec.neuron, spec.timesteps, spec.encoding, spec.decoding,
-        split_inputs=spec.split_inputs, bias_input=spec.bias_input,
+        split_inputs=spec.split_inputs, bias_input=spec.bias_input, code=spec.code, early_exit=spec.early_exit,
     )  # fmt: skip
 
 
@@ -52,7 +56,7 @@ def pair(seed: int = 4, **fixed: object) -> tuple[sf.SpikingNetwork, sf.SpikingN
 def test_1000_random_networks_have_the_bits_of_the_cpu_backend(chunk: int) -> None:
     device = cuda_backend.device_of("cuda")
     for seed in range(100 * chunk, 100 * chunk + 100):
-        spec = random_spec(seed)
+        spec = random_coded_spec(seed) if seed % 4 == 3 else random_spec(seed)
         batch = [0, 1, 2, 5, 40][seed % 5]
         x = random_observations(spec, batch, seed)
         cpu, cuda = backends.CpuExecutable(spec), backends.CudaExecutable(spec, device)
@@ -75,6 +79,30 @@ def test_every_size_and_large_batches(sizes: tuple[int, ...], order: str) -> Non
     assert_same_bits(cuda(x.cuda()).cpu(), cpu(x), "output")
     got, want = cuda.simulate(x[:300].cuda()), cpu.simulate(x[:300])
     assert_same_simulation(on_cpu(got), want)
+
+
+@pytest.mark.parametrize("kind", CODES)
+@pytest.mark.parametrize("sizes", [(4, 16, 16, 2), (8, 256, 256, 4), (20, 700, 33, 40)])
+def test_every_code_at_every_size_and_large_batches(kind: str, sizes: tuple[int, ...]) -> None:
+    for seed in range(4):
+        spec = random_coded_spec(seed, kind, sizes)
+        cpu = network_of(spec)
+        cuda = cpu.to("cuda")
+        assert cuda.method()["method"] == "coded"
+        x = torch.randn(3000, sizes[0])
+        assert_same_bits(cuda(x.cuda()).cpu(), cpu(x), "output")
+        assert_same_simulation(
+            on_cpu(cuda.simulate(x[:300].cuda(), record=RECORD_ALL)), cpu.simulate(x[:300], record=RECORD_ALL)
+        )
+
+
+def test_a_network_on_the_device_is_evaluated_as_on_the_cpu() -> None:
+    weights = [np.random.default_rng(5).normal(size=shape) for shape in [(16, 4), (2, 16)]]
+    cpu = sf.SpikingNetwork(weights, timesteps=20)
+    rules = {"episodes": 5, "max_steps": 50}
+    want, got = sf.evaluate("CartPole-v1", cpu, **rules), sf.evaluate("CartPole-v1", cpu.to("cuda"), **rules)
+    assert got.returns == want.returns
+    assert got.spikes_per_decision == want.spikes_per_decision
 
 
 def test_more_spikes_than_the_workspace_holds_are_cut_into_tiles() -> None:

@@ -35,16 +35,18 @@ def run_parity(program: Path, first: int, count: int) -> None:
         [program, str(first), str(count)], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    summary = re.search(r"^networks (\d+), different (\d+), events (\d+), tiny (\d+)$", done.stdout, re.MULTILINE)
+    pattern = r"^networks (\d+), different (\d+), coded (\d+), events (\d+), tiny (\d+)$"
+    summary = re.search(pattern, done.stdout, re.MULTILINE)
     assert summary, done.stdout
-    networks, different, events, tiny = map(int, summary.groups())
+    networks, different, coded, events, tiny = map(int, summary.groups())
     assert (networks, different) == (count, 0)
-    assert events + tiny == 3 * count
+    assert coded + events + tiny == 3 * count
+    assert coded >= count // 2, "too few networks had a code"
     assert tiny >= count // 20, "too few networks met the method for small ones"
 
 
-def test_100_random_networks_on_the_host_have_the_bits_of_the_cpu_backend(parity: Path) -> None:
-    run_parity(parity, 0, 100)
+def test_200_random_networks_on_the_host_have_the_bits_of_the_cpu_backend(parity: Path) -> None:
+    run_parity(parity, 0, 200)
 
 
 @pytest.mark.long

@@ -20,9 +20,10 @@ std::unique_ptr<cuda::Plan> make_plan(const std::vector<FloatArray>& weights,
                                       const std::vector<std::optional<FloatArray>>& biases, double alpha, double beta,
                                       double threshold, double initial_membrane, const std::string& reset,
                                       const std::string& order, int64_t timesteps, const std::string& encoding,
-                                      const std::string& decoding, bool split_inputs, bool bias_input, int device) {
+                                      const std::string& decoding, bool split_inputs, bool bias_input,
+                                      const std::optional<py::typing::Dict<py::str, py::object>>& code, int device) {
   return std::make_unique<cuda::Plan>(make_spec(weights, biases, alpha, beta, threshold, initial_membrane, reset, order,
-                                                timesteps, encoding, decoding, split_inputs, bias_input),
+                                                timesteps, encoding, decoding, split_inputs, bias_input, code),
                                       cuda::limits(device));
 }
 
@@ -35,7 +36,7 @@ py::array_t<float> packed(const py::object& self) {
 void run(const cuda::Plan& plan, int device, uint64_t stream, uint64_t packed_weights, uint64_t workspace,
          uint64_t observations, int64_t batch, uint64_t output, uint64_t seed, uint64_t first_sample,
          const std::vector<uint64_t>& spike_counts, uint64_t input_counts, const std::vector<uint64_t>& spikes,
-         const std::vector<uint64_t>& potentials) {
+         const std::vector<uint64_t>& potentials, uint64_t steps, uint64_t certified, uint64_t saturated) {
   const auto spiking = static_cast<size_t>(plan.spiking_layers()), layers = static_cast<size_t>(plan.n_layers());
   require(batch >= 0, "batch must be at least 0, got " + std::to_string(batch));
   if (batch == 0) return;
@@ -44,6 +45,7 @@ void run(const cuda::Plan& plan, int device, uint64_t stream, uint64_t packed_we
   require(spikes.empty() || spikes.size() == spiking, "spikes must have one address per spiking layer, or none");
   require(potentials.empty() || potentials.size() == layers, "potentials must have one address per layer, or none");
   require(!input_counts || plan.encodes_spikes(), "input_counts needs an encoding by spikes");
+  require(plan.is_coded() || (!steps && !certified && !saturated), "steps, certified and saturated need a code");
   const bool simulate = !spike_counts.empty() || !spikes.empty() || !potentials.empty() || input_counts;
   require(workspace || plan.workspace_bytes(batch, simulate) == 0, "workspace must be allocated");
   const auto counts_at = pointers<float>(spike_counts);
@@ -58,6 +60,9 @@ void run(const cuda::Plan& plan, int device, uint64_t stream, uint64_t packed_we
   request.input_counts = pointer<float>(input_counts);
   request.spikes = spikes.empty() ? nullptr : spikes_at.data();
   request.potentials = potentials.empty() ? nullptr : potentials_at.data();
+  request.steps = pointer<float>(steps);
+  request.certified = pointer<float>(certified);
+  request.saturated = pointer<float>(saturated);
   const py::gil_scoped_release release;
   const cuda::CurrentDevice current(device);
   plan.run(request, pointer<const float>(packed_weights), pointer<void>(workspace), pointer<void>(stream));
@@ -82,13 +87,14 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       .def(py::init(&make_plan), py::kw_only(), py::arg("weights"), py::arg("biases"), py::arg("alpha"),
            py::arg("beta"), py::arg("threshold"), py::arg("initial_membrane"), py::arg("reset"), py::arg("order"),
            py::arg("timesteps"), py::arg("encoding"), py::arg("decoding"), py::arg("split_inputs"),
-           py::arg("bias_input"), py::arg("device"))
+           py::arg("bias_input"), py::arg("code") = py::none(), py::arg("device"))
       .def_property_readonly("packed", &packed, "Float32 array that run wants a copy of on the device.")
       .def("workspace_bytes", &cuda::Plan::workspace_bytes, py::arg("batch"), py::arg("simulate"))
       .def("run", &run, py::arg("device"), py::arg("stream"), py::arg("packed"), py::arg("workspace"),
            py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed") = 0,
            py::arg("first_sample") = 0, py::arg("spike_counts") = std::vector<uint64_t>{}, py::arg("input_counts") = 0,
            py::arg("spikes") = std::vector<uint64_t>{}, py::arg("potentials") = std::vector<uint64_t>{},
+           py::arg("steps") = 0, py::arg("certified") = 0, py::arg("saturated") = 0,
            "Queue a batch on a stream; empty lists and address 0 mean: not wanted.")
       .def_property_readonly("method", [](const cuda::Plan& p) { return std::string(p.method()); });
 

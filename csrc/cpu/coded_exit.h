@@ -3,33 +3,11 @@
 // sum is in the order of python/snnfast/reference/codes.py, so that all implementations stop at the same step.
 #pragma once
 
+#include "core/best.h"
 #include "cpu/coded_sample.h"
 
 namespace snnfast {
 namespace {
-
-// The largest and the second largest output, and the first place of the largest.
-struct Best {
-  float first, second;
-  int64_t index;
-  bool ordered;  // all of them are numbers
-};
-
-inline Best best_of(const float* output, int64_t n) {
-  Best best{output[0], -__builtin_huge_valf(), 0, output[0] == output[0]};
-  for (int64_t j = 1; j < n; ++j) {
-    const float x = output[j];
-    if (x != x) best.ordered = false;
-    if (x > best.first) {
-      best.second = best.first;
-      best.first = x;
-      best.index = j;
-    } else if (x > best.second) {
-      best.second = x;
-    }
-  }
-  return best;
-}
 
 inline bool margin_suffices(const CodeView& code, const float* output, int64_t n, int64_t t) {
   const Best best = best_of(output, n);

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "core/modes.h"
+
 namespace snnfast::cuda {
 
 // Outputs of a layer are cut into panels of 4 * lanes neurons: a group of `lanes` threads holds a panel of one sample,
@@ -141,5 +143,36 @@ struct Tiny {
 // How many outputs the last layer of a tiny network is rounded up to.
 constexpr int tiny_outputs(int64_t n_out) { return n_out <= 2 ? 2 : n_out <= 4 ? 4 : kTinyWidth; }
 void tiny(const Tiny& a, void* stream);
+
+// coded.cu: a network with a code, whole, one sample a warp.
+constexpr int kMostCodedLayers = 24;  // all of a launch's arguments are at most 4 KiB
+constexpr int kCodedWarps = 4;        // of a block
+
+struct CodedLayer {
+  const float* weights;                               // (n_in, padded)
+  const float* bias;                                  // (padded)
+  const float *values, *thresholds, *guards, *drift;  // digits: (timesteps, padded); the last two may be null
+  float *counts, *spikes, *potentials;                // (batch, n_out), twice (timesteps, batch, n_out), or null
+  int32_t n_in, n_out, padded;
+  int32_t state;  // where the layer's state begins in a sample's, in floats
+};
+
+struct Coded {
+  Inputs inputs;
+  CodedLayer layers[kMostCodedLayers];
+  int32_t n_layers, copies;
+  int32_t state, widest;  // floats of all hidden layers' states; of the widest layer
+  CodeKind kind;
+  bool signed_spikes, ramp, radix, leaves;
+  bool mean, final_potential;  // what is decoded: the mean, the last potential, or else a weighted sum
+  float threshold, offset, slack;
+  const float *starts, *step_weights, *divisors, *bounds, *left;  // see core/code.h; null if empty
+  const float* overtake;                                          // (n_out, padded), or null
+  int64_t timesteps, batch;
+  float *output, *steps, *certified, *saturated;  // the last three may be null
+  float* memory;                                  // (rows, floats), or null: then shared memory holds them
+  int64_t floats;                                 // that a sample carries
+};
+void coded(const Coded& a, void* stream);
 
 }  // namespace snnfast::cuda

@@ -132,6 +132,10 @@ Plan::Plan(const NetworkSpec& spec, const Device& device) : device_(device) {
   }
   spec_ = {spec.neuron,   spec.timesteps, spec.n_in(),       spec.features(),
            spec.encoding, spec.decoding,  spec.split_inputs, spec.bias_input};
+  if (spec.code.kind != CodeKind::none) {
+    make_coded(spec);
+    return;
+  }
   if (encodes_spikes()) words_ = divide_up(spec_.features, 32);
   for (size_t l = 0; l < spec.layers.size(); ++l) {
     const bool last = l + 1 == spec.layers.size();
@@ -166,11 +170,13 @@ Plan::Workspace Plan::lay_out(char* base, const Cut& cut) const {
 int64_t Plan::workspace_bytes(int64_t batch, bool simulate) const {
   require(batch >= 0, "batch must be at least 0, got " + std::to_string(batch));
   if (batch == 0 || (tiny_ && !simulate)) return 0;
+  if (is_coded()) return coded_workspace(batch);
   return lay_out(nullptr, cut(batch)).bytes;
 }
 
 void Plan::run(const Request& request, const float* packed, void* workspace, void* stream) const {
   if (request.batch == 0) return;
+  if (is_coded()) return run_coded(request, packed, workspace, stream);
   if (tiny_ && !request.spike_counts && !request.spikes && !request.potentials) {
     return run_tiny(request, packed, stream);
   }

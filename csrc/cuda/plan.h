@@ -4,6 +4,7 @@
 // a stream. So all device memory is the caller's, from an allocator of the caller's choice.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -33,12 +34,13 @@ class Plan {
   // std::runtime_error if a launch fails.
   void run(const Request& request, const float* packed, void* workspace, void* stream) const;
 
-  const char* method() const { return tiny_ ? "tiny" : "events"; }
+  const char* method() const { return is_coded() ? "coded" : tiny_ ? "tiny" : "events"; }
   int64_t n_in() const { return spec_.n_in; }
   int64_t n_out() const { return layers_.back().n_out; }
   int64_t n_layers() const { return static_cast<int64_t>(layers_.size()); }
   int64_t spiking_layers() const { return n_layers() - (layers_.back().fires ? 0 : 1); }
   bool encodes_spikes() const { return spec_.encoding != Encoding::constant; }
+  bool is_coded() const { return !coded_tables_.empty(); }
 
  private:
   struct PackedLayer {
@@ -59,9 +61,18 @@ class Plan {
     int64_t rows, steps;
   };
   struct Workspace;
+  // Where a layer's tables lie in packed_, or -1.
+  struct CodedTables {
+    int64_t weights, bias, values, thresholds, guards, drift;
+  };
 
   void pack(const LayerSpec& layer, bool constant, bool fires);
   void make_tiny(const NetworkSpec& spec);
+  int64_t pack_rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent);
+  void make_coded(const NetworkSpec& spec);
+  int64_t coded_rows(int64_t batch) const;
+  int64_t coded_workspace(int64_t batch) const;
+  void run_coded(const Request& request, const float* packed, void* workspace, void* stream) const;
   Cut cut(int64_t batch) const;
   Workspace lay_out(char* base, const Cut& cut) const;
   void run_tiny(const Request& request, const float* packed, void* stream) const;
@@ -80,6 +91,9 @@ class Plan {
   bool tiny_ = false;
   Tiny tiny_launch_{};
   int64_t tiny_first_ = 0;  // where its first weights lie in packed_
+  Coded coded_launch_{};
+  std::vector<CodedTables> coded_tables_;  // empty without a code
+  std::array<int64_t, 6> coded_lists_{};   // where starts and the lists after it (kernels.h) lie in packed_, or -1
 };
 
 }  // namespace snnfast::cuda

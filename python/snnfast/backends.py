@@ -17,7 +17,7 @@ from torch import Tensor
 from snnfast import cuda_backend, reference
 from snnfast.cuda_backend import CudaExecutable
 from snnfast.reference import Simulation
-from snnfast.spec import DigitsCode, NetworkSpec, Order, check_count, code_name
+from snnfast.spec import DigitsCode, NetworkSpec, Order, check_count
 from snnfast.spec.certificate import code_arguments
 
 Backend = Literal["auto", "reference", "cpu", "cuda"]
@@ -202,10 +202,6 @@ def resolve(name: str) -> str:
 def compile_network(spec: NetworkSpec, backend: str, exact: bool = True) -> Executable:
     """Make a network ready to run on a backend that :func:`resolve` has named."""
     if backend.startswith("cuda"):  # which has exact methods only, and those serve both contracts
-        if spec.code is not None:
-            raise NotImplementedError(
-                f"backend {backend!r} runs plain neurons only, not code {code_name(spec.code)!r}; use backend='cpu'"
-            )
         return CudaExecutable(spec, torch.device(backend))
     return ReferenceExecutable(spec) if backend == "reference" else CpuExecutable(spec, exact=exact)
 

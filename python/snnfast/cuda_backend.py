@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from snnfast.reference import Simulation
-from snnfast.spec import NetworkSpec
+from snnfast.spec import DigitsCode, NetworkSpec
+from snnfast.spec.certificate import code_arguments
 
 try:
     from snnfast import _cuda
@@ -33,6 +34,7 @@ _MINIMUM_DRIVER = {12: "525", 13: "580"}
 #: Why a method was chosen, in words.
 _WHY = {
     "tiny": "at most two hidden layers of at most 16 neurons fit into a thread's registers (output only)",
+    "coded": "a code other than plain neurons: a warp takes a sample through the whole network until it may stop",
     "events": "serves every network, option and record",
 }
 
@@ -90,7 +92,7 @@ class CudaExecutable:
     def __init__(self, spec: NetworkSpec, device: torch.device) -> None:
         self._spec = spec
         self.device = device
-        self.plan = _cuda.Plan(**spec.plan_arguments(), device=device.index)
+        self.plan = _cuda.Plan(**spec.plan_arguments(), code=code_arguments(spec), device=device.index)
         self._packed = torch.from_numpy(self.plan.packed).to(device)
         torch.cuda.current_stream(device).synchronize()  # any stream may use the weights from now on
         self._n_out = spec.n_out
@@ -136,14 +138,20 @@ class CudaExecutable:
             spikes = [empty(spec.timesteps, batch, n) for n in widths[: spec.spiking_layers]]
         if "potentials" in record:
             potentials = [empty(spec.timesteps, batch, n) for n in widths]
+        leave = spec.early_exit
+        steps = None if leave is None else empty(batch)
+        certified = empty(batch) if leave is not None and leave.kind == "certified" else None
+        saturated = empty(batch) if isinstance(spec.code, DigitsCode) else None
+        told = {"steps": steps, "certified": certified, "saturated": saturated}
         records: dict[str, Any] = {
             "spike_counts": [c.data_ptr() for c in counts],
             "input_counts": 0 if input_counts is None else input_counts.data_ptr(),
             "spikes": [s.data_ptr() for s in spikes or ()],
             "potentials": [p.data_ptr() for p in potentials or ()],
+            **{name: tensor.data_ptr() for name, tensor in told.items() if tensor is not None},
         }
         self._queue(observations, seed, first_sample, True, output, records)
-        return Simulation(output, counts, input_counts, spikes, potentials)
+        return Simulation(output, counts, input_counts, spikes, potentials, steps, certified, saturated)
 
     def fast_run(self) -> None:
         return None

@@ -16,6 +16,7 @@ KERNELS = sorted(p for p in (ROOT / "csrc" / "cuda").glob("*.cu") if p.stem != "
 #: Baseline kernels only: which instruction set the CPU backend takes changes no bit.
 OTHER_INSTRUCTION_SETS = {"kernels_avx2", "kernels_avx512", "kernels_amx"}
 CPU = [p for p in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")) if p.stem not in OTHER_INSTRUCTION_SETS]
+HOST = sorted((ROOT / "csrc" / "cuda").glob("*.cpp"))
 COMMON = ["-std=c++17", f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
 EXACT = ["-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
 SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
@@ -47,7 +48,7 @@ def build_for_host(folder: Path, *, sanitize_cpu: bool = False) -> Path:
     The CPU backend's kernels, which are only compared with, are left out of that unless ``sanitize_cpu``: they take
     minutes to compile with it.
     """
-    sources = [*KERNELS, ROOT / "csrc" / "cuda" / "plan.cpp", HERE / "emulation.cpp", HERE / "parity.cpp", *CPU]
+    sources = [*KERNELS, *HOST, HERE / "emulation.cpp", HERE / "parity.cpp", *CPU]
     flags = [*COMMON, *EXACT, "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror"]
     objects = [folder / f"{p.parent.name}_{p.stem}.o" for p in sources]
     commands = []
@@ -63,7 +64,7 @@ def build_for_host(folder: Path, *, sanitize_cpu: bool = False) -> Path:
 def build_for_device(folder: Path, architecture: str) -> Path:
     """With CUDA, for one architecture such as ``sm_90``."""
     nvcc = cuda_compiler()
-    host = [ROOT / "csrc" / "cuda" / "plan.cpp", HERE / "parity.cpp", *CPU]
+    host = [*HOST, HERE / "parity.cpp", *CPU]
     objects = [folder / f"{p.parent.name}_{p.stem}.o" for p in (*KERNELS, *host)]
     device_flags = ["-O3", "-lineinfo", "-fmad=false", f"-arch={architecture}"]
     host_flags = ["-O2", "-DSNNFAST_ON_DEVICE", "-Xcompiler=" + ",".join(EXACT)]

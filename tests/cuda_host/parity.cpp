@@ -27,6 +27,66 @@ T choose(Random& random, std::initializer_list<T> from) {
   return from.begin()[random() % from.size()];
 }
 
+// A code of any kind with any exit that it has; the neuron becomes the plain one that codes are made of. Tables are
+// random too: what they mean is not the kernels' business.
+void make_coded(Random& random, NetworkSpec& net) {
+  CodeSpec& code = net.code;
+  code.kind = choose(
+      random, {CodeKind::rate, CodeKind::rate, CodeKind::staged, CodeKind::radix, CodeKind::digits, CodeKind::digits});
+  if (net.layers.size() == 1) code.kind = CodeKind::rate;  // the others need a hidden layer
+  net.neuron.delayed = net.neuron.reset_to_zero = false;
+  net.neuron.alpha = 0.0f;
+  net.neuron.beta = 1.0f;
+  net.encoding = Encoding::constant;
+  net.decoding = Decoding::potential;
+  net.timesteps = choose<int64_t>(random, {1, 2, 5, 12, 20});
+  const int64_t steps = net.timesteps, n_out = net.n_out();
+  std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
+  const auto numbers = [&](int64_t n, float scale, float offset = 0.0f) {
+    std::vector<float> some;
+    for (int64_t i = 0; i < n; ++i) some.push_back(offset + scale * uniform(random));
+    return some;
+  };
+  const bool counts = code.kind == CodeKind::rate || code.kind == CodeKind::staged;
+  if (counts) code.starts = numbers(choose<int64_t>(random, {1, 2, 3, 4, 9}), net.neuron.threshold);
+  code.signed_spikes = code.kind == CodeKind::rate && random() % 2;
+  code.ramp = code.kind == CodeKind::staged && random() % 2;
+  if (!counts) net.neuron.threshold = 1.0f;
+  if (code.kind == CodeKind::radix) code.offset = 0.5f;
+  const bool guarded = random() % 3 == 0, leaves = n_out > 1 && random() % 3 != 0;
+  if (code.kind == CodeKind::rate) {
+    net.decoding = choose(random, {Decoding::potential, Decoding::mean_potential, Decoding::parabolic_potential});
+    if (net.decoding == Decoding::parabolic_potential) code.step_weights = numbers(steps, 1.0f);
+  }
+  if (leaves && code.kind == CodeKind::rate && net.decoding != Decoding::parabolic_potential) {
+    code.exit = ExitKind::calibrated;
+    for (int64_t t = 1; t <= steps; ++t) code.divisors.push_back(static_cast<float>(t));
+  }
+  if (leaves && code.kind == CodeKind::digits)
+    code.exit = choose(random, {ExitKind::calibrated, ExitKind::certified, ExitKind::certified});
+  if (leaves && code.kind == CodeKind::radix) code.exit = ExitKind::certified;
+  if (code.exit == ExitKind::calibrated) code.bounds = numbers(steps, 2.0f);
+  if (code.exit == ExitKind::certified) code.slack = 1e-5f;
+  if (code.exit == ExitKind::certified && code.kind == CodeKind::radix) {
+    for (int64_t t = 1; t <= steps; ++t) code.left.push_back(std::ldexp(1.0f, static_cast<int>(steps - t)) - 1.0f);
+    code.overtake = numbers(n_out * n_out, -2.0f / std::ldexp(1.0f, static_cast<int>(steps)));
+  }
+  for (size_t l = 0; l + 1 < net.layers.size() && code.kind == CodeKind::digits; ++l) {
+    const int64_t n = steps * net.layers[l].n_out;
+    std::vector<float> values = numbers(n, 0.5f, 0.5f), thresholds, drift = numbers(n, 0.2f);
+    for (size_t i = 0; i < values.size(); ++i) {  // they fall from step to step, and some neurons are silent
+      const int step = static_cast<int>(static_cast<int64_t>(i) / net.layers[l].n_out);
+      values[i] = random() % 6 == 0 ? 0.0f : std::ldexp(values[i], -step);
+      thresholds.push_back(values[i] * 0.6f);
+      drift[i] = std::ldexp(drift[i], -step);
+    }
+    code.values.push_back(std::move(values));
+    code.thresholds.push_back(std::move(thresholds));
+    if (guarded) code.guards.push_back(numbers(n, 0.2f));
+    if (code.exit == ExitKind::certified) code.drift.push_back(std::move(drift));
+  }
+}
+
 NetworkSpec random_network(Random& random) {
   NetworkSpec net;
   const int64_t layers = choose<int64_t>(random, {1, 2, 2, 3, 3, 4});
@@ -68,6 +128,7 @@ NetworkSpec random_network(Random& random) {
     }
     net.layers.push_back(std::move(layer));
   }
+  if (random() % 4 == 0) make_coded(random, net);
   return net;
 }
 
@@ -75,13 +136,15 @@ NetworkSpec random_network(Random& random) {
 // size and full of a pattern that is no answer.
 template <class Array, class Request>
 struct Results {
-  Array output, input_counts;
+  Array output, input_counts, steps, certified, saturated;
   std::vector<Array> counts, spikes, potentials;
   std::vector<float*> counts_at, spikes_at, potentials_at;
 
   Results(const NetworkSpec& net, int64_t batch) {
     const auto array = [](int64_t n) { return Array(std::vector<float>(static_cast<size_t>(n), -7.25e-5f)); };
     output = array(batch * net.n_out());
+    const bool coded = net.code.kind != CodeKind::none;
+    for (Array* told : {&steps, &certified, &saturated}) *told = array(coded ? batch : 0);
     input_counts = array(net.encoding == Encoding::constant ? 0 : batch * net.features());
     for (size_t l = 0; l < net.layers.size(); ++l) {
       const int64_t n = net.layers[l].n_out;
@@ -105,6 +168,7 @@ struct Results {
     if (simulate) {
       r.spike_counts = counts_at.data();
       r.input_counts = input_counts.size() == 0 ? nullptr : input_counts.data();
+      if (steps.size()) r.steps = steps.data(), r.certified = certified.data(), r.saturated = saturated.data();
     }
     if (record) {
       r.spikes = spikes_at.data();
@@ -158,9 +222,13 @@ int64_t check(uint64_t seed) {
     plan.run(got.request(observed.data(), batch, seed, first_sample, simulate, record), packed.data(), workspace.data(),
              nullptr);
     wrong += different(got.output, want.output);
-    if (simulate) wrong += different(got.counts, want.counts) + different(got.input_counts, want.input_counts);
+    if (simulate) {
+      wrong += different(got.counts, want.counts) + different(got.input_counts, want.input_counts);
+      wrong += different(got.steps, want.steps) + different(got.certified, want.certified);
+      wrong += different(got.saturated, want.saturated);
+    }
     if (record) wrong += different(got.spikes, want.spikes) + different(got.potentials, want.potentials);
-    ++met[mode == 0 ? plan.method() : "events"];
+    ++met[mode == 0 || plan.is_coded() ? plan.method() : "events"];
   }
   if (wrong) std::printf("seed %llu: %lld numbers differ\n", static_cast<unsigned long long>(seed), (long long)wrong);
   return wrong;

@@ -33,6 +33,10 @@ CASES = (
 )
 
 
+#: conversion presets of the network with a code, one per kind of code and of exit
+PRESETS = ("rate-copies", "rate-early-exit", "staged", "radix-certified", "digits", "digits-certified")
+
+
 def run(command: list[object], **options: Any) -> subprocess.CompletedProcess[str]:
     print("+", *command, flush=True)
     return subprocess.run([str(c) for c in command], text=True, check=False, **options)
@@ -188,6 +192,31 @@ def benchmark() -> dict[str, Any]:
     return {"ceilings": limits, "cases": cases, "snnfast": {name: facts[name] for name in kept}}
 
 
+def presets() -> list[dict[str, Any]]:
+    """Converted networks with a code: the bits of the CPU backend, and how long a call takes."""
+    import torch
+
+    from snnfast.bench import methods
+    from snnfast.conversion import convert
+
+    found = []
+    for case in methods.cases(65536):
+        x = case.batch.cuda()
+        for preset in PRESETS:
+            cpu = convert(case.policy, case.states, preset=preset)
+            network = cpu.to("cuda")
+            same = bool(torch.equal(network(x).cpu().view(torch.int32), cpu(case.batch).view(torch.int32)))
+            call = time_ms(lambda _, n=network, a=x: n(a), 20)
+            found.append(
+                {
+                    "name": f"{preset} {case.name}", "batch": len(x), "method": network.method()["method"],
+                    "same_bits_as_cpu": same, "call_ms": call,
+                }
+            )  # fmt: skip
+            print(json.dumps(found[-1]), flush=True)
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the result file")
@@ -217,6 +246,7 @@ def main() -> int:
         "driver": subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip(),
         "checks": checks,
         **benchmark(),
+        "presets": presets(),
         "seconds": round(time.time() - started),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -224,13 +254,15 @@ def main() -> int:
     path = arguments.out / f"cuda-{gpu}-{commit}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     failed = [check for check, outcome in checks.items() if not outcome["ok"]]
-    failed += [case["name"] for case in result["cases"] if not case["same_bits_as_cpu"]]
+    failed += [case["name"] for case in (*result["cases"], *result["presets"]) if not case["same_bits_as_cpu"]]
     for case in result["cases"]:
         print(
             f"{case['name']:8} call {case['call_ms']['median']:.3f} ms, graph {case['graph_ms']['median']:.3f} ms, "
             f"bar {case['exact_bar_ms']} ms, {case['speed_up_over_naive_torch']:.0f}x naive torch, "
             f"{case['dense_equivalent_share_of_fp32_ceiling']:.0%} of the fp32 ceiling if it were dense"
         )
+    for case in result["presets"]:
+        print(f"{case['name']:28} batch {case['batch']:6} call {case['call_ms']['median']:.3f} ms")
     print(f"gpu-check: {'FAILED: ' + ', '.join(failed) if failed else 'all checks passed'}; {path}")
     return 1 if failed else 0
 

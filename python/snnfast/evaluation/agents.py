@@ -149,7 +149,7 @@ class Asker:
         assert isinstance(network, SpikingNetwork)
         if observations.shape[1] != network.n_in:
             raise self._wrong_width(observations, network.n_in)
-        simulation = network.simulate(torch.from_numpy(observations), seed=seed)
+        simulation = network.simulate(torch.from_numpy(observations).to(network.device), seed=seed)
         for layer, counts in enumerate(simulation.spike_counts):
             self._spikes[layer] += _sum(counts)
         if simulation.input_spike_counts is not None:
@@ -158,7 +158,7 @@ class Asker:
             network.spec.total_steps * len(observations) if simulation.steps is None else _sum(simulation.steps)
         )
         if simulation.certified is not None:
-            self.certified = simulation.certified.numpy() != 0
+            self.certified = simulation.certified.cpu().numpy() != 0
             self._certified += _sum(simulation.certified)
         if simulation.saturated is not None:
             self._marks_saturated = True
@@ -202,7 +202,7 @@ class Asker:
 
 
 def _sum(values: torch.Tensor) -> float:
-    return float(values.numpy().sum(dtype=np.float64))
+    return float(values.cpu().numpy().sum(dtype=np.float64))
 
 
 @contextlib.contextmanager
