@@ -137,7 +137,7 @@ def random_coded_spec(seed: int, kind: str | None = None, sizes: tuple[int, ...]
         )
         changes["neuron"] = dataclasses.replace(spec.neuron, initial_potential=0.0)
     exits: list[EarlyExit | None] = [None]
-    if spec.n_out > 1 and changes.get("decoding") != "parabolic_potential":
+    if spec.n_out > 1:
         if kind in ("rate", "digits"):
             bounds = numbers.exponential(size=steps) * rng.choice([0.1, 1.0])
             exits.append(EarlyExit("calibrated", np.where(numbers.random(steps) < 0.2, np.inf, bounds)))

@@ -82,7 +82,14 @@ def test_outputs_in_the_policys_units_are_close_to_the_policys(
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.5])
-@pytest.mark.parametrize("options", [{"method": "rate", "copies": 2, "timesteps": 64}, {"method": "digits"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "rate", "copies": 2, "timesteps": 64},
+        {"method": "rate", "readout": "parabolic", "timesteps": 64},
+        {"method": "digits"},
+    ],
+)
 def test_no_state_of_the_replay_stops_early_with_a_wrong_decision(
     options: dict[str, object], factor: float, policy: torch.nn.Sequential, replay: sf.Replay
 ) -> None:
@@ -97,7 +104,7 @@ def test_no_state_of_the_replay_stops_early_with_a_wrong_decision(
 
 def test_running_outputs_are_what_an_exit_compares(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
     states = replay.observations[:500].numpy()
-    for readout in ("final", "mean"):
+    for readout in ("final", "mean", "parabolic"):
         whole = sf.convert(policy, replay, method="rate", copies=2, readout=readout, timesteps=20)  # type: ignore[arg-type]
         outputs = np.concatenate(list(running_outputs(whole, states)), axis=1)
         for t in (1, 7, 20):
@@ -112,6 +119,21 @@ def test_running_outputs_are_what_an_exit_compares(policy: torch.nn.Sequential, 
             stopped = found.steps.numpy() == t
             assert stopped.any()
             assert np.array_equal(found.output.numpy()[stopped], outputs[t - 1][stopped])
+
+
+def test_a_running_parabola_weighs_the_first_steps_currents_most(
+    policy: torch.nn.Sequential, replay: sf.Replay
+) -> None:
+    states = replay.observations[:50].numpy()
+    whole = sf.convert(policy, replay, method="rate", readout="parabolic", timesteps=12)
+    potentials = whole.simulate(states, record="potentials").potentials
+    assert potentials is not None
+    currents = np.diff(potentials[-1].numpy().astype(np.float64), axis=0, prepend=0.0)
+    for t, outputs in enumerate(np.concatenate(list(running_outputs(whole, states)), axis=1), start=1):
+        s = np.arange(1, t + 1)
+        parabola = t * (t + 1.0) - s * (s - 1.0)
+        want = np.tensordot(parabola / parabola.sum(), currents[:t], axes=1)
+        assert np.allclose(outputs, want, rtol=1e-4, atol=1e-4)
 
 
 def test_bounds_fall_and_count_the_states(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
@@ -174,7 +196,6 @@ def test_few_states_warn_that_bounds_are_too_small(policy: torch.nn.Sequential, 
         ({"method": "digits", "tau": 0.2}, "tau must be from 0.5 to 1"),
         ({"method": "digits", "early_exit": "certified", "shift": True}, "shift=True cannot go with"),
         ({"method": "rate", "exit_factor": 2.0}, "needs early_exit='calibrated'"),
-        ({"method": "rate", "readout": "parabolic", "early_exit": "calibrated"}, "readout='parabolic' cannot stop"),
         ({"method": "radix", "timesteps": 25}, "timesteps must be from 1 to 20"),
         ({"headroom": 0.0}, "headroom must be"),
     ],

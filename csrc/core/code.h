@@ -24,7 +24,8 @@ struct CodeSpec {
   bool ramp = false;                                   // staged
   float offset = 0.0f;                                 // radix: what rounds
   std::vector<float> starts;                           // rate, staged: (copies), membranes before the first step
-  std::vector<float> step_weights;                     // rate, of the parabolic read-out: (timesteps), or empty
+  // Rate, of the parabolic read-out: (timesteps), or empty. Of the output's currents; with an exit of its potentials.
+  std::vector<float> step_weights;
   std::vector<float> divisors;                         // rate with an exit: (timesteps), or empty
   std::vector<std::vector<float>> values, thresholds;  // digits: per hidden layer (timesteps, n)
   std::vector<std::vector<float>> guards;              // the same, or none

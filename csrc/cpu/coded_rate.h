@@ -76,6 +76,7 @@ inline void rate_output_step(const NetworkView& net, const Request& request, int
   const int64_t l = net.n_layers - 1;
   const LayerView& layer = net.layers[l];
   const CodedRecord record = record_of(net, request, l, t, s.row);
+  const bool leaves = net.code->exit != static_cast<int>(ExitKind::none);
   for_panels(layer, [&](auto vectors, int64_t begin, const float* weights) {
     constexpr int V = decltype(vectors)::value;
     Vec h[V], total[V];
@@ -89,7 +90,8 @@ inline void rate_output_step(const NetworkView& net, const Request& request, int
       const int64_t at = begin + v * L;
       total[v] = load(s.output + at) + h[v];
       store(s.output + at, total[v]);
-      const Vec term = net.code->step_weights ? broadcast(net.code->step_weights[t]) * h[v] : total[v];
+      const Vec weighs = leaves ? total[v] : h[v];
+      const Vec term = net.code->step_weights ? broadcast(net.code->step_weights[t]) * weighs : total[v];
       store(s.weighted + at, load(s.weighted + at) + term);
     }
     if (record.potentials) write_lanes(record.potentials, begin, layer.n_out, total, V);

@@ -90,7 +90,8 @@ SNNFAST_INLINE void lane_copies_over(const NeuronConstants<Vec>& constants, floa
   if (counts) add_to_row(counts, counted);
 }
 
-// A tile of steps of a pack, layer after layer; Single: one step. `weights`: of every step, per lane, or null.
+// A tile of steps of a pack, layer after layer; Single: one step, after which a lane may stop. `weights`: of every
+// step, per lane, or null: of its current, or where it may stop of its potential.
 template <bool Signed, bool Single>
 void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights, int64_t steps,
                      bool counts) {
@@ -163,7 +164,7 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
         h.v[v] = h.v[v] + bias;
         const Vec total = load(output + at) + h.v[v];
         store(output + at, total);
-        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * h.v[v] : total));
+        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * (Single ? total : h.v[v]) : total));
       }
     });
   }

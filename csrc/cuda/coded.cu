@@ -190,7 +190,7 @@ __device__ __forceinline__ void rate_step(const Coded& a, int64_t t, Sample& s) 
     const float h = current_of(a, hidden, s, j);
     const float total = s.output[j] + h;
     s.output[j] = total;
-    s.weighted[j] = s.weighted[j] + (a.step_weights ? a.step_weights[t] * h : total);
+    s.weighted[j] = s.weighted[j] + (a.step_weights ? a.step_weights[t] * (a.leaves ? total : h) : total);
     s.running[j] = (a.final_potential ? total : s.weighted[j]) / divisor;
     if (last.potentials && j < last.n_out) last.potentials[place(a, last, s, t, j)] = total;
   });

@@ -58,7 +58,7 @@ void make_coded(Random& random, NetworkSpec& net) {
     net.decoding = choose(random, {Decoding::potential, Decoding::mean_potential, Decoding::parabolic_potential});
     if (net.decoding == Decoding::parabolic_potential) code.step_weights = numbers(steps, 1.0f);
   }
-  if (leaves && code.kind == CodeKind::rate && net.decoding != Decoding::parabolic_potential) {
+  if (leaves && code.kind == CodeKind::rate) {
     code.exit = ExitKind::calibrated;
     for (int64_t t = 1; t <= steps; ++t) code.divisors.push_back(static_cast<float>(t));
   }

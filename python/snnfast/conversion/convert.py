@@ -115,7 +115,8 @@ def convert(
         order: order of the neuron's update, "immediate" or "delayed"; see :class:`NeuronSpec`.
         initial_potential: of hidden neurons, as a fraction of the threshold; 0 with "digits".
         readout: "final" or "mean" membrane potential of the last layer (decoding "potential" or "mean_potential"), or
-            "parabolic", its currents weighted with a falling parabola. Of "rate"; the others have "final".
+            "parabolic", its currents weighted with a falling parabola, which is a little better. Of "rate"; the others
+            have "final".
         copies: with "rate" and "staged", how many staggered copies there are of every hidden neuron.
         signed: with "rate", let a neuron take a spike back that came too early.
         ramp: with "staged", let early spikes weigh more, which averages the membrane's residue away.

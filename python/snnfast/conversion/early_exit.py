@@ -50,7 +50,8 @@ def running_outputs(network: SpikingNetwork, observations: FloatArray) -> Iterat
     """What a network without an early exit would answer after every step, in batches of states: (T, B, n_out).
 
     The numbers are those that the network with an early exit compares, bit for bit: the last layer's membrane
-    potential U_t, divided by t; with mean read-out ``sum_{s<=t} U_s / (t (t+1) / 2)``; with digits U_t itself.
+    potential U_t, divided by t; with mean read-out ``sum_{s<=t} U_s / (t (t+1) / 2)``, with the parabolic one
+    ``sum_{s<=t} s U_s / (t (t+1) (2t+1) / 6)``; with digits U_t itself.
 
     Args:
         network: of plain neurons, ``RateCode`` or ``DigitsCode``, without early exit.
@@ -70,7 +71,8 @@ def _running(spec: NetworkSpec, potential: FloatArray) -> FloatArray:
     # Sums of float32 in the order of the steps, as the network takes them.
     total: FloatArray = potential
     if spec.decoding != "potential":
-        total = np.add.accumulate(potential, axis=0, dtype=np.float32).astype(np.float32)
+        weighted = potential * spec.running_weights[:, None, None]
+        total = np.add.accumulate(weighted, axis=0, dtype=np.float32).astype(np.float32)
     running: FloatArray = total / spec.running_divisors[:, None, None]
     return running
 

@@ -59,15 +59,15 @@ PRESETS: dict[str, Preset] = {
     # The parabola is a little better than the mean where the number of steps is known beforehand.
     "rate-copies": Preset(shift=True, timesteps=100, readout="parabolic", copies=4),
     # Many steps cost little where few decisions need them. What exceeds its range is wrong by a margin that does not
-    # fall with the steps, and would hold every bound up: hence the largest activation of the replay.
+    # fall with the steps, and would hold every bound up: hence nearly the largest activation of the replay.
     "rate-early-exit": Preset(
         shift=True,
-        percentile=100.0,
+        percentile=99.99,
         timesteps=256,
-        readout="mean",
+        readout="parabolic",
         copies=4,
         early_exit="calibrated",
-        exit_factor=1.06,
+        exit_factor=1.1,
     ),
     "staged": Preset(method="staged", shift=True, timesteps=32, ramp=True),
     "radix": Preset(method="radix", timesteps=12),
@@ -116,7 +116,7 @@ ABOUT: dict[str, About] = {
         "no quantised network; about 400 levels",
     ),
     "rate-early-exit": About(
-        "as rate, 4 staggered copies; stops once it is as far ahead as no wrong decision of the replay was",
+        "as rate-copies; stops once it is further ahead than any wrong decision of the replay was",
         f"{_IF}, four times as many, and a comparison of outputs",
         "no quantised network; as many levels as the decision needs",
     ),

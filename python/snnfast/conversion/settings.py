@@ -154,11 +154,6 @@ def _check_exit(settings: Preset, given: dict[str, Any]) -> None:
         raise ValueError(f"early_exit must be {possible} with method={method!r}, got {leave!r}")
     if "exit_factor" in given and leave != "calibrated":
         raise ValueError(f"exit_factor={settings.exit_factor!r} needs early_exit='calibrated', got {leave!r}")
-    if leave is not None and settings.readout == "parabolic":
-        raise ValueError(
-            "readout='parabolic' cannot stop early, because its weights depend on the last step: "
-            "use readout='mean', or no early_exit"
-        )
     if leave == "certified" and method == "digits":
         if settings.shift:
             raise ValueError(

@@ -137,7 +137,9 @@ def simulate_rate(run: _Run, code: RateCode) -> None:
     mem = [copies_start(run, i, code.copies) for i in range(run.hidden)]
     net = [torch.zeros_like(m) for m in mem]
     total, weighted = run.zeros(run.hidden), run.zeros(run.hidden)
-    step_weights, divisors = (_tensor(a) for a in (spec.step_weights, spec.running_divisors))
+    leaves = spec.early_exit is not None
+    step_weights = _tensor(spec.running_weights if leaves else spec.step_weights)
+    divisors = _tensor(spec.running_divisors)
     for t in range(spec.timesteps):
         h = run.first_current
         for i in range(run.hidden):
@@ -146,11 +148,12 @@ def simulate_rate(run: _Run, code: RateCode) -> None:
             run.note(i, sent, spikes.abs().sum(dim=1), mem[i][:, 0])
             h = run.current(i + 1, sent)
         total = total + h  # the last layer's membrane potential
-        weighted = weighted + (step_weights[t] * h if spec.decoding == "parabolic_potential" else total)
+        parabolic = spec.decoding == "parabolic_potential"
+        weighted = weighted + (step_weights[t] * (total if leaves else h) if parabolic else total)
         run.note_potential(run.hidden, total)
         run.steps += run.running
         decoded = total if spec.decoding == "potential" else weighted
-        if spec.early_exit is not None:
+        if leaves:
             decoded = decoded / divisors[t]
         elif spec.decoding == "mean_potential":
             decoded = decoded / torch.tensor(float(spec.timesteps))

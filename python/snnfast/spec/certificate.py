@@ -64,7 +64,7 @@ def code_arguments(spec: NetworkSpec) -> dict[str, Any] | None:
         arguments["starts"] = spec.copy_starts(code.copies)
     if isinstance(code, RateCode):
         if spec.decoding == "parabolic_potential":
-            arguments["step_weights"] = spec.step_weights
+            arguments["step_weights"] = spec.step_weights if leave is None else spec.running_weights
         if leave is not None:
             arguments["divisors"] = spec.running_divisors
     if isinstance(code, DigitsCode):

@@ -110,7 +110,8 @@ class NetworkSpec:
             output is what the last layer has received in the end, in the unit of its weights.
         early_exit: when a decision may stop early. The output is then the running one of the step at which it
             stopped: with ``RateCode`` the mean input current so far (``"potential"``: equally weighted,
-            ``"mean_potential"``: step s of t with t - s + 1), whatever the number of steps.
+            ``"mean_potential"``: step s of t with t - s + 1, ``"parabolic_potential"``: with t (t + 1) - s (s - 1)),
+            whatever the number of steps.
 
     Raises:
         TypeError, ValueError: naming the argument, what was required and what arrived.
@@ -232,10 +233,6 @@ class NetworkSpec:
         if leave.kind not in possible[name]:
             choices = " or ".join(map(repr, possible[name])) or "None"
             raise ValueError(f"early_exit must be {choices} with code {name!r}, got kind {leave.kind!r}")
-        if self.decoding == "parabolic_potential":
-            raise ValueError(
-                "early_exit must be None with decoding 'parabolic_potential', whose weights depend on the end"
-            )
         if self.n_out < 2:
             raise ValueError("weights must end in at least two outputs with early_exit: it looks at their difference")
         if leave.bounds is not None and len(leave.bounds) != self.timesteps:
@@ -268,17 +265,26 @@ class NetworkSpec:
 
     @property
     def step_weights(self) -> FloatArray:
-        """(T,): weights of the output's currents in decoding "parabolic_potential"."""
+        """(T,): weights of the output's currents in decoding "parabolic_potential", without an early exit."""
         t = np.arange(1, self.timesteps + 1, dtype=np.float64)
         weights: FloatArray = (1.0 - ((t - 0.5) / self.timesteps) ** 2).astype(np.float32)
         return weights
 
     @property
+    def running_weights(self) -> FloatArray:
+        """(T,): weights of the output's potentials in the running output of an early exit: after t steps, ``sum_{u<=t}
+        u U_u`` weighs the current of step s with ``(t (t + 1) - s (s - 1)) / 2``, a parabola that ends wherever t is.
+        """
+        t = np.arange(1, self.timesteps + 1, dtype=np.float32)
+        return t if self.decoding == "parabolic_potential" else np.ones_like(t)
+
+    @property
     def running_divisors(self) -> FloatArray:
         """(T,): what makes the accumulated output of the first t steps the running one of an early exit."""
         t = np.arange(1, self.timesteps + 1, dtype=np.float64)
-        divisors: FloatArray = (t if self.decoding == "potential" else t * (t + 1) / 2).astype(np.float32)
-        return divisors
+        divisors = {"potential": t, "parabolic_potential": t * (t + 1) * (2 * t + 1) / 6}
+        rounded: FloatArray = divisors.get(self.decoding, t * (t + 1) / 2).astype(np.float32)
+        return rounded
 
     @property
     def is_staged(self) -> bool:
