@@ -20,10 +20,10 @@ inline void require(bool ok, const std::string& message) {
 
 struct CodeSpec {
   CodeKind kind = CodeKind::none;
-  bool signed_spikes = false;                          // rate
-  bool ramp = false;                                   // staged
-  float offset = 0.0f;                                 // radix: what rounds
-  std::vector<float> starts;                           // rate, staged: (copies), membranes before the first step
+  bool signed_spikes = false;  // rate
+  bool ramp = false;           // staged
+  float offset = 0.0f;         // radix: what rounds
+  std::vector<float> starts;   // rate, staged: (copies), membranes before the first step
   // Rate, of the parabolic read-out: (timesteps), or empty. Of the output's currents; with an exit of its potentials.
   std::vector<float> step_weights;
   std::vector<float> divisors;                         // rate with an exit: (timesteps), or empty
