@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ import snnfast as sf
 from conftest import CODES, Implementation, implementations, random_coded_spec, random_observations
 from snnfast import backends
 from snnfast.reference import Simulation
-from snnfast.spec import NetworkSpec
+from snnfast.spec import DigitsCode, NetworkSpec, RadixCode, RateCode, StagedCode
 from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
 
 REFERENCE, *COMPILED = implementations()
@@ -129,3 +130,69 @@ def test_a_network_with_a_code_says_what_runs_it() -> None:
             assert method["isa"] == implementation.isa
             assert method["method"] == name
             assert ("sample per lane" in method["why"]) == (name == "lanes")
+
+
+_TWO_LAYERS = ((3, 2), (2, 3))
+_CERTIFIED, _BOUNDS = sf.EarlyExit("certified"), sf.EarlyExit("calibrated", np.ones(5))
+_DIGITS = DigitsCode((np.ones((5, 3)),), (np.ones((5, 3)),), (np.zeros((5, 3)),))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"code": "rate"}, TypeError, "code must be a RateCode, StagedCode, RadixCode or DigitsCode, got str"),
+        ({"code": RateCode(2), "neuron": sf.NeuronSpec(order="delayed")}, ValueError, "order must be 'immediate'"),
+        ({"code": RateCode(2), "neuron": sf.NeuronSpec(alpha=0.5)}, ValueError, "alpha must be 0.0 with a code"),
+        ({"code": RateCode(2), "neuron": sf.NeuronSpec(beta=0.5)}, ValueError, "beta must be 1.0 with a code"),
+        ({"code": RateCode(2), "neuron": sf.NeuronSpec(reset="zero")}, ValueError, "reset must be 'subtraction'"),
+        ({"code": RateCode(2), "encoding": "poisson"}, ValueError, "encoding must be 'constant' with a code"),
+        ({"code": RateCode(2), "decoding": "spikes"}, ValueError, "decoding must be a potential with a code"),
+        (
+            {"code": RateCode(9), "timesteps": 2**21},
+            ValueError,
+            r"timesteps \* copies must be at most 2\*\*24.*got 2097152",
+        ),
+        ({"code": StagedCode(), "decoding": "mean_potential"}, ValueError, "decoding must be 'potential' with code"),
+        ({"code": RadixCode(), "neuron": sf.NeuronSpec(threshold=2.0)}, ValueError, "threshold must be 1.0 with code"),
+        ({"code": StagedCode(), "shapes": ((3, 2),)}, ValueError, "must have at least two layers with code 'staged'"),
+        (
+            {"code": RadixCode(), "timesteps": 99},
+            ValueError,
+            "timesteps must be from 1 to .* with code 'radix', got 99",
+        ),
+        ({"code": RadixCode(), "neuron": sf.NeuronSpec(initial_potential=2.0)}, ValueError, "must be from 0 to 1"),
+        (
+            {"code": StagedCode(True), "timesteps": 6000},
+            ValueError,
+            r"at most 2\*\*24 to be exact in float32, got up to 18003000",
+        ),
+        ({"code": _DIGITS, "neuron": sf.NeuronSpec(initial_potential=0.5)}, ValueError, "initial_potential must be 0"),
+        ({"code": _DIGITS, "timesteps": 6}, ValueError, r"tables for timesteps=6 and hidden layers of \(3,\) neurons"),
+        ({"early_exit": "calibrated"}, TypeError, "early_exit must be an EarlyExit, got str"),
+        ({"code": StagedCode(), "early_exit": _CERTIFIED}, ValueError, "early_exit must be None with code 'staged'"),
+        (
+            {"early_exit": _CERTIFIED},
+            ValueError,
+            "early_exit must be 'calibrated' with code 'rate', got kind 'certified'",
+        ),
+        ({"early_exit": _BOUNDS, "shapes": ((3, 2), (1, 3))}, ValueError, "at least two outputs with early_exit"),
+        ({"early_exit": _BOUNDS, "timesteps": 6}, ValueError, r"bounds must have one number per step \(6\), got 5"),
+    ],
+)
+def test_codes_and_exits_that_do_not_fit_are_refused(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    given = {"timesteps": 5, **options}
+    weights = [np.ones(shape) for shape in given.pop("shapes", _TWO_LAYERS)]  # type: ignore[attr-defined]
+    with pytest.raises(error, match=message):
+        sf.SpikingNetwork(weights, **given)  # type: ignore[arg-type]
+
+
+def test_as_many_spikes_as_float32_counts_are_allowed() -> None:
+    one = np.ones((1, 1))
+    for copies in (1, 4):
+        sf.SpikingNetwork([one, one], timesteps=2**24 // copies, code=RateCode(copies))
+    # A whole batch counts as one sample does, whichever way it is run.
+    network = sf.SpikingNetwork([one, one], timesteps=2**18, code=RateCode(9))
+    counts = [network.simulate(torch.full((batch, 1), 2.0)).spike_counts[0] for batch in (1, 16, 33)]
+    assert {float(count) for batch in counts for count in batch.flatten()} == {9.0 * 2**18}

@@ -61,6 +61,10 @@ inline void validate(const CodeSpec& code, const std::vector<int64_t>& hidden, i
   require(code.kind == CodeKind::rate || !hidden.empty(), "this code needs a hidden layer");
   const bool counts = code.kind == CodeKind::rate || code.kind == CodeKind::staged;
   require(counts ? !code.starts.empty() : code.starts.empty(), "starts must be there with copies only");
+  // Whole numbers up to 2^24 are exact in float32, in whatever order they are added: spike counts, weighted or not.
+  const auto steps = static_cast<double>(timesteps);
+  const double spikes = static_cast<double>(code.starts.size()) * steps * (code.ramp ? (steps + 1) / 2 : 1.0);
+  require(!counts || spikes <= 16777216.0, "timesteps and copies must be fewer: spike counts must fit into float32");
   require(holds(code.step_weights, parabolic ? timesteps : 0), "step_weights must fit timesteps");
   const bool rate_exit = code.kind == CodeKind::rate && code.exit != ExitKind::none;
   require(holds(code.divisors, rate_exit ? timesteps : 0), "divisors must fit timesteps");

@@ -230,7 +230,7 @@ SNNFAST_INLINE void add_to_row(float* row, const Pack& x) {
 }
 
 // The largest and the second largest output, and the first place of the largest, of every lane of a vector. All numbers
-// in `ordered` lanes. As best_of of coded_exit.h.
+// in `ordered` lanes. As best_of of core/best.h.
 struct LaneBest {
   Vec first, second, index, ordered;  // ordered: 1 or 0
 };

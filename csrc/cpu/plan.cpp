@@ -34,6 +34,7 @@ constexpr int64_t kTableBlock = 256;
 constexpr int64_t kTableGroup = 16;  // blocks of whole groups, of any instruction set's
 // Of a network with a code: samples that stop early leave lanes to others, of which there must be enough.
 constexpr int64_t kCodedBlock = 4096;
+constexpr int64_t kLanesTogether = 32;  // samples that fill the lanes of every instruction set
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -442,6 +443,8 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     const int64_t threads = num_threads(), items = slices_.empty() ? 4 * threads : threads;
     job.block = std::clamp<int64_t>((request.batch + items - 1) / items, 1, most);
     if (by_tables) job.block = round_up(job.block, kTableGroup);
+    const bool by_lanes = view_.code && code_.lanes && !request.spikes && !request.potentials;
+    if (by_lanes) job.block = round_up(job.block, kLanesTogether);
     finished = parallel_for((request.batch + job.block - 1) / job.block, run_item, &context, {poll_job, &job});
     if (job.no_memory.exchange(false) && !job.stop.load()) {  // for all threads, that is; for one there may be enough
       job.block = most;

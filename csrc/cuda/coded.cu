@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A network with a code, whole: a warp takes one sample through all layers and steps until it may stop. A thread holds
-// every 32nd neuron of a layer; what neurons have sent lies where the whole warp reads it. So a warp that stops early
-// makes room for another, and nothing waits for the longest decision.
+// every 32nd neuron of a layer; what neurons have sent lies where the whole warp reads it. So nothing but the
+// three other warps of its block waits for the longest decision.
 //
 // The order of every sum is that of python/snnfast/reference/codes.py: inputs ascending, silent ones left out, bias
 // last.

@@ -190,6 +190,11 @@ class NetworkSpec:
                 raise ValueError(f"decoding must be a potential with a code or early_exit, got {self.decoding!r}")
             if code == RateCode() and self.decoding != "parabolic_potential" and self.early_exit is None:
                 object.__setattr__(self, "code", None)
+            if code.copies * self.timesteps > 2**24:
+                raise ValueError(
+                    f"timesteps * copies must be at most 2**24, so that spike counts are exact in float32, "
+                    f"got {self.timesteps} * {code.copies}"
+                )
             return
         if self.decoding != "potential":
             raise ValueError(f"decoding must be 'potential' with code {name!r}, got {self.decoding!r}")
@@ -213,8 +218,11 @@ class NetworkSpec:
             raise ValueError(
                 f"initial_potential must be from 0 to 1 with code {name!r}, got {neuron.initial_potential!r}"
             )
-        if isinstance(code, StagedCode) and self._spike_unit >= 2**24:
-            raise ValueError("timesteps and copies must be fewer: weighted spike counts must fit into float32")
+        if isinstance(code, StagedCode) and self._spike_unit > 2**24:
+            raise ValueError(
+                f"timesteps and copies must be fewer: (weighted) spike counts must be at most 2**24 to be exact in "
+                f"float32, got up to {self._spike_unit}"
+            )
 
     def _check_early_exit(self) -> None:
         leave = self.early_exit
