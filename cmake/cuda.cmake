@@ -64,7 +64,8 @@ add_library(snnfast_cuda STATIC
   csrc/cuda/encode.cu csrc/cuda/first_spike.cu csrc/cuda/layer.cu csrc/cuda/plan.cpp csrc/cuda/tiny.cu)
 set_target_properties(snnfast_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_RUNTIME_LIBRARY Static)
 target_include_directories(snnfast_cuda PUBLIC csrc)
-# Drivers for CUDA 13 read what is packed more tightly; older ones may not.
+# Says nvcc's manual: what this packs, drivers from before CUDA 12.4 cannot read. A build with CUDA 13 asks for newer ones
+# anyway.
 set(snnfast_fatbin -Xfatbin=-compress-all)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
   set(snnfast_fatbin --compress-mode=size)

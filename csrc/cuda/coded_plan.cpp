@@ -12,8 +12,6 @@ constexpr int64_t kNone = -1;
 // Samples in shared memory beyond this would leave a multiprocessor too few warps to hide how long reading takes.
 constexpr int64_t kMostShared = 32 << 10;
 
-int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-
 bool in_shared(int64_t bytes, const Device& device) {
   return kCodedWarps * bytes <= std::min(device.shared_bytes, kMostShared);
 }
@@ -131,12 +129,12 @@ void Plan::run_coded(const Request& request, const float* packed, void* workspac
     layer.spikes = hidden && request.spikes ? request.spikes[l] : nullptr;
     layer.potentials = request.potentials ? request.potentials[l] : nullptr;
   }
-  a.starts = at(coded_lists_[0]);
-  a.step_weights = at(coded_lists_[1]);
-  a.divisors = at(coded_lists_[2]);
-  a.bounds = at(coded_lists_[3]);
-  a.left = at(coded_lists_[4]);
-  a.overtake = at(coded_lists_[5]);
+  a.starts = at(coded_lists_.starts);
+  a.step_weights = at(coded_lists_.step_weights);
+  a.divisors = at(coded_lists_.divisors);
+  a.bounds = at(coded_lists_.bounds);
+  a.left = at(coded_lists_.left);
+  a.overtake = at(coded_lists_.overtake);
   a.batch = request.batch;
   a.output = request.output;
   a.steps = request.steps;

@@ -26,6 +26,8 @@ constexpr int64_t position(int64_t o, int64_t lanes) {
   return o / width * width + within % lanes * 4 + within / lanes;
 }
 
+constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
 // Code of a neuron rule (core/neuron.h) for kernels that choose it while they run.
 struct RuleCode {
   bool delayed, fires, reset_to_zero, has_alpha, has_beta;

@@ -14,7 +14,6 @@ constexpr int64_t kMostPanels = 65535;
 // Warps of a block of which several share a multiprocessor.
 constexpr int64_t kSmallBlockWarps = 8;
 
-int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 // Hands out aligned pieces of one buffer. With a null base it only counts how much is needed.

@@ -4,7 +4,6 @@
 // a stream. So all device memory is the caller's, from an allocator of the caller's choice.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -61,9 +60,12 @@ class Plan {
     int64_t rows, steps;
   };
   struct Workspace;
-  // Where a layer's tables lie in packed_, or -1.
+  // Where a layer's tables, and the network's, lie in packed_; -1: nowhere.
   struct CodedTables {
     int64_t weights, bias, values, thresholds, guards, drift;
+  };
+  struct CodedLists {
+    int64_t starts, step_weights, divisors, bounds, left, overtake;
   };
 
   void pack(const LayerSpec& layer, bool constant, bool fires);
@@ -93,7 +95,7 @@ class Plan {
   int64_t tiny_first_ = 0;  // where its first weights lie in packed_
   Coded coded_launch_{};
   std::vector<CodedTables> coded_tables_;  // empty without a code
-  std::array<int64_t, 6> coded_lists_{};   // where starts and the lists after it (kernels.h) lie in packed_, or -1
+  CodedLists coded_lists_{};
 };
 
 }  // namespace snnfast::cuda

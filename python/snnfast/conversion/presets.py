@@ -56,7 +56,7 @@ PRESETS: dict[str, Preset] = {
     # Per-neuron ranges use the whole range of firing rates; a potential of half the threshold at the start turns the
     # spike count from a floor into a rounding; the time-averaged potential averages the membrane's residue away.
     "rate": Preset(shift=True, timesteps=100, readout="mean"),
-    # The parabola is a little better than the mean where the number of steps is known beforehand.
+    # The parabola is a little better than the mean.
     "rate-copies": Preset(shift=True, timesteps=100, readout="parabolic", copies=4),
     # Many steps cost little where few decisions need them. What exceeds its range is wrong by a margin that does not
     # fall with the steps, and would hold every bound up: hence nearly the largest activation of the replay.
