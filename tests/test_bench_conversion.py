@@ -72,6 +72,14 @@ def test_figures_are_those_of_the_evaluation(tmp_path: Path) -> None:
         assert row["spikes_per_decision"] == report.spikes_per_decision
 
 
+def test_more_states_may_be_held_out_than_a_conversion_is_made_from(tmp_path: Path) -> None:
+    protocol = dataclasses.replace(SMALL, held_out_size=900)
+    (held,) = policies.holding(protocol, seeds=1, first_seed=1, cache=tmp_path, failed=[], say=lambda text: None)
+    assert (len(held.replay), len(held.held_out)) == (600, 900)
+    (same,) = policies.holding(SMALL, seeds=1, first_seed=1, cache=tmp_path, failed=[], say=lambda text: None)
+    assert (len(same.replay), len(same.held_out)) == (600, 600)
+
+
 def test_a_missed_target_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hard = Recipe(name="hard", settings={"preset": "thesis"}, mean=1.1, least=0.0, steps=99.0, spikes=1e6)
     monkeypatch.setattr(conversion, "RECIPES", (hard,))

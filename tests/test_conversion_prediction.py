@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -183,6 +184,21 @@ def test_words(policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay)
         "output 1",
     ):
         assert words in text
+
+
+def test_a_wide_interval_says_how_many_states_would_do(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay
+) -> None:
+    wide = sf.predict_similarity(sf.convert(policy, replay, preset="thesis"), policy, fresh)
+    narrow = sf.predict_similarity(sf.convert(policy, replay, preset="rate-copies"), policy, fresh)
+    (wide_low, wide_high), (narrow_low, narrow_high) = wide.interval, narrow.interval
+    assert wide_high - wide_low > 0.01 > narrow_high - narrow_low
+    found = re.search(r"hold out about ([\d,]+) states", str(wide))
+    assert found
+    # An interval is as the square root of what it is counted on.
+    wanted = len(fresh) * ((wide_high - wide_low) / 0.01) ** 2
+    assert int(found[1].replace(",", "")) == pytest.approx(wanted, rel=0.05)
+    assert "hold out" not in str(narrow)
 
 
 def test_wrong_arguments(policy: torch.nn.Sequential, replay: sf.Replay) -> None:

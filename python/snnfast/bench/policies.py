@@ -33,6 +33,7 @@ class Protocol:
         train_max_steps, max_episodes: limits of an episode and of training.
         episodes, max_steps: evaluation; 100 x 500 gives 50,000 decisions.
         replay_size: states that the activation scales come from.
+        held_out_size: states that predictions are counted on; as many as ``replay_size`` if it is None.
     """
 
     env_id: str = "CartPole-v1"
@@ -42,6 +43,7 @@ class Protocol:
     episodes: int = 100
     max_steps: int = 500
     replay_size: int = 20_000
+    held_out_size: int | None = None
 
     def training(self) -> dict[str, Any]:
         """The part of it that determines a trained policy."""
@@ -128,9 +130,10 @@ def _hold(protocol: Protocol, seed: int, policy: nn.Sequential, training: dict[s
     original = evaluate(protocol.env_id, policy, **rules)
     if (original.mean_return, original.std_return) != (float(protocol.max_steps), 0.0):
         return None
+    sizes = {seed: protocol.replay_size, seed + 20_000: protocol.held_out_size or protocol.replay_size}
     replay, held_out = (
-        record_replay(protocol.env_id, policy, size=protocol.replay_size, max_steps=protocol.max_steps, seed=number)
-        for number in (seed, seed + 20_000)
+        record_replay(protocol.env_id, policy, size=size, max_steps=protocol.max_steps, seed=number)
+        for number, size in sizes.items()
     )
     return Holding(seed, policy, training, replay, held_out, original, rules)
 

@@ -37,6 +37,9 @@ SHARES = (0.5, 0.9, 0.99, 1.0)
 #: States this near a tie count as near, and at least so many of them.
 NEAR, FEWEST = 0.1, 500
 
+#: A wider interval than this either way, and a prediction says how many states would do.
+_WIDE = 0.005
+
 #: A model is believed if the original, acting in it, meets the counted similarity to within this, or the interval.
 _OFF = 0.002
 
@@ -157,6 +160,13 @@ class SimilarityPrediction:
             further = (2 * self.timesteps) if self.growth == "power" else self.timesteps + 2
             lines.append(
                 f"the rest of the error falls {law}; expected with T={further}: {100 * self.extrapolate(further):.3f} %"
+            )
+        half = (high - low) / 2
+        if half > _WIDE:
+            enough = float(f"{self.states * (half / _WIDE) ** 2:.1e}")
+            lines.append(
+                f"the interval is wide: hold out about {enough:,.0f} states, in whole episodes from starts of their "
+                f"own, for {100 * _WIDE:g} points either way"
             )
         if self.seen:
             lines.append(
