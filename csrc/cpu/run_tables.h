@@ -24,9 +24,11 @@ constexpr int64_t kTableTile = 64;                           // time steps
 constexpr int64_t kDecisions = 4;                            // so few are quicker one by one
 constexpr int64_t kGroupTilesPerPoll = 64;
 
-// Samples of a group of G whose state is in registers at once, where a sample's state takes V vectors.
-constexpr int group_part(int V, int G) {
-  const int vectors = Vec::lanes == 16 ? 16 : 8;
+// Samples of a group of G whose state is in registers at once, where a sample's layer takes V vectors, and its state as
+// many or twice that. Twice 16 would fill AVX-512's registers; twice 8 is more than the others have, and still quicker
+// there than twice 4.
+constexpr int group_part(int V, int G, bool twice) {
+  const int vectors = Vec::lanes == 16 && !twice ? 16 : 8;
   return V >= vectors ? 1 : vectors / V < G ? vectors / V : G;
 }
 
@@ -142,7 +144,7 @@ void scan_part(const TableView& table, const float* current, const uint32_t* inp
 template <int G, class Rule, class T, int V, int Source>
 void scan_group(const TableView& table, const float* current, const uint32_t* input, TableLayer& layer, int64_t samples,
                 int64_t steps, bool mean, const NeuronConstants<T>& constants) {
-  constexpr int S = group_part(V, G);
+  constexpr int S = group_part(V, G, Rule::has_synapse);
   for (int from = 0; from < samples; from += S) {
     scan_part<G, Rule, T, V, S, Source>(table, current, input, layer, from, steps, mean, constants);
   }

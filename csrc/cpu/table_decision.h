@@ -76,7 +76,7 @@ void decide(const NetworkView& net, const Request& request, int64_t row) {
 #pragma GCC unroll 8
     for (int v = 0; v < LastV; ++v) {
       LastRule::step(last_mem[v], last_syn[v], h[v], last_constants);
-      if (mean) total[v] = total[v] + last_mem[v];
+      total[v] = total[v] + last_mem[v];
     }
   }
   const LayerView& last = net.layers[net.n_layers - 1];
