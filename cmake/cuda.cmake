@@ -61,7 +61,7 @@ set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
 add_library(snnfast_cuda STATIC
   csrc/cuda/coded.cu csrc/cuda/coded_plan.cpp csrc/cuda/compact.cu csrc/cuda/current.cu csrc/cuda/device.cu
-  csrc/cuda/encode.cu csrc/cuda/first_spike.cu csrc/cuda/layer.cu csrc/cuda/plan.cpp csrc/cuda/tiny.cu)
+  csrc/cuda/encode.cu csrc/cuda/first_spike.cu csrc/cuda/layer.cu csrc/cuda/plan.cpp csrc/cuda/slices.cu csrc/cuda/tiny.cu)
 set_target_properties(snnfast_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_RUNTIME_LIBRARY Static)
 target_include_directories(snnfast_cuda PUBLIC csrc)
 # Says nvcc's manual: what this packs, drivers from before CUDA 12.4 cannot read. A build with CUDA 13 asks for newer ones
@@ -70,9 +70,10 @@ set(snnfast_fatbin -Xfatbin=-compress-all)
 if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
   set(snnfast_fatbin --compress-mode=size)
 endif()
-# -fmad=false for the reason of -ffp-contract=off; where a fused multiply-add is exact, the source says so.
+# -fmad=false for the reason of -ffp-contract=off; where a fused multiply-add is exact, the source says so. The next three
+# are what nvcc does anyway, unless CUDAFLAGS asks for fast maths, which would end the exact contract.
 target_compile_options(snnfast_cuda PRIVATE
-  $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false ${snnfast_fatbin}
+  $<$<COMPILE_LANGUAGE:CUDA>:-fmad=false -ftz=false -prec-div=true -prec-sqrt=true ${snnfast_fatbin}
     -Xcompiler=-Wall,-Wextra,-fvisibility=hidden,-ffp-contract=off>
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow -fvisibility=hidden -ffp-contract=off>)
 if(SNNFAST_WERROR)

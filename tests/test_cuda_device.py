@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import warnings
 
@@ -69,9 +70,54 @@ def test_1000_random_networks_have_the_bits_of_the_cpu_backend(chunk: int) -> No
         assert_same_bits(torch.cat(parts).cpu(), want.output, f"cut, {spec}")
 
 
-@pytest.mark.parametrize(
-    "sizes", [(4, 16, 16, 2), (8, 256, 256, 4), (100, 700, 500, 10), (20, 2000, 33, 40), (3, 300, 1, 129)]
-)
+def test_without_the_exact_contract_300_random_networks_have_the_bits_of_the_cpu_backends_slices() -> None:
+    device = cuda_backend.device_of("cuda")
+    for seed in range(300):
+        spec = random_spec(seed)
+        x = random_observations(spec, [0, 1, 2, 17, 40][seed % 5], seed)
+        cuda = backends.CudaExecutable(spec, device, exact=False)
+        sliced = cuda.plan.method == "slices"  # tiny networks are exact all the same
+        cpu = backends.CpuExecutable(spec, exact=False, method="slices") if sliced else backends.CpuExecutable(spec)
+        want, y = cpu.simulate(x, seed, RECORD_ALL), x.to(device)
+        assert_same_simulation(on_cpu(cuda.simulate(y, seed, RECORD_ALL)), want)
+        assert_same_bits(cuda.run(y, seed).cpu(), want.output, f"run, {spec}")
+
+
+SIZES = [
+    (4, 16, 16, 2), (8, 256, 256, 4), (100, 700, 500, 10), (20, 2000, 33, 40), (3, 300, 1, 129), (784, 1200, 1200, 10),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("sizes", SIZES[1:])
+@pytest.mark.parametrize("decoding", ["potential", "mean_potential", "spikes"])
+def test_products_of_matrices_at_every_size_and_large_batches(sizes: tuple[int, ...], decoding: str) -> None:
+    spec = random_spec(
+        3, sizes=sizes, order="immediate", reset="subtraction", timesteps=20, alpha=0.0, beta=1.0, encoding="constant",
+        decoding=decoding, bias_input=False, split_inputs=False,
+    )  # fmt: skip
+    cpu = backends.CpuExecutable(spec, exact=False, method="slices")
+    cuda = backends.CudaExecutable(spec, cuda_backend.device_of("cuda"), exact=False)
+    assert cuda.plan.method == "slices"
+    for batch in (1, 31, 33, 1500):
+        x = torch.randn(batch, sizes[0])
+        assert_same_bits(cuda.run(x.cuda(), 0).cpu(), cpu.run(x, 0), f"output of {batch}")
+    assert_same_simulation(on_cpu(cuda.simulate(x[:300].cuda(), 0, ())), cpu.simulate(x[:300], 0, ()))
+
+
+@pytest.mark.parametrize("grid", [2.0**-6, 2.0**-16])
+def test_weights_on_a_grid_take_products_of_matrices_under_the_exact_contract(grid: float) -> None:
+    for seed in range(20):
+        spec = random_spec(seed, sizes=(9, 130, 70, 5))
+        weights = [np.round(w / grid) * grid for w in spec.weights]
+        spec = dataclasses.replace(spec, weights=tuple(weights))
+        cpu, cuda = backends.CpuExecutable(spec), backends.CudaExecutable(spec, cuda_backend.device_of("cuda"))
+        assert cuda.plan.method == "slices"
+        x = random_observations(spec, 50, seed)
+        assert_same_simulation(on_cpu(cuda.simulate(x.cuda(), seed, RECORD_ALL)), cpu.simulate(x, seed, RECORD_ALL))
+        assert_same_bits(cuda.run(x.cuda(), seed).cpu(), cpu.run(x, seed), "output")
+
+
+@pytest.mark.parametrize("sizes", SIZES[:-1])
 @pytest.mark.parametrize("order", ["immediate", "delayed"])
 def test_every_size_and_large_batches(sizes: tuple[int, ...], order: str) -> None:
     cpu, cuda, _ = pair(2, sizes=sizes, order=order, timesteps=50, decoding="potential", alpha=0.0, beta=1.0)
@@ -162,10 +208,28 @@ def test_nothing_waits_for_the_device() -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("sizes", [(4, 16, 2), (5, 200, 100, 3)])
-def test_a_graph_replays_a_call(sizes: tuple[int, ...]) -> None:
-    cpu, cuda, _ = pair(6, sizes=sizes, decoding="potential", timesteps=30)
-    x = torch.randn(500, sizes[0])
+def several(kind: str) -> tuple[sf.SpikingNetwork, sf.SpikingNetwork]:
+    """A network on the CPU and on the device whose method there is ``kind``."""
+    if kind == "coded":
+        cpu = network_of(random_coded_spec(2, "digits", (8, 300, 200, 4)))
+        return cpu, cpu.to("cuda")
+    fixed = {"decoding": "potential", "timesteps": 30, "sizes": (8, 16, 4) if kind == "tiny" else (8, 300, 200, 4)}
+    cpu, cuda, _ = pair(6, order="immediate", reset="subtraction", alpha=0.0, beta=1.0, split_inputs=False, **fixed)
+    if kind == "slices":  # on a grid, so that they are exact
+        weights = [w.mul(64).round().div(64) for w in cpu.weights]
+        cpu = sf.SpikingNetwork(weights, cpu.biases, cpu.neuron, cpu.timesteps)
+        cuda = cpu.to("cuda")
+    assert cuda.method()["method"] == kind
+    return cpu, cuda
+
+
+KINDS = ["tiny", "events", "slices", "coded"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_graph_replays_a_call(kind: str) -> None:
+    cpu, cuda = several(kind)
+    x = torch.randn(500, 8)
     static = torch.zeros_like(x).cuda()
     cuda(static)
     torch.cuda.synchronize()
@@ -178,8 +242,9 @@ def test_a_graph_replays_a_call(sizes: tuple[int, ...]) -> None:
         assert_same_bits(output.cpu(), cpu(x * factor), "replayed")
 
 
-def test_streams_do_not_disturb_each_other() -> None:
-    cpu, cuda, _ = pair(7, sizes=(8, 300, 200, 4), decoding="potential", timesteps=30)
+@pytest.mark.parametrize("kind", KINDS)
+def test_streams_do_not_disturb_each_other(kind: str) -> None:
+    cpu, cuda = several(kind)
     xs = [torch.randn(600, 8) for _ in range(8)]
     streams = [torch.cuda.Stream() for _ in xs]
     outputs = []
@@ -189,6 +254,23 @@ def test_streams_do_not_disturb_each_other() -> None:
     torch.cuda.synchronize()
     for x, output in zip(xs, outputs, strict=True):
         assert_same_bits(output.cpu(), cpu(x), "output")
+
+
+def test_what_is_not_the_plain_case_is_refused_or_served_as_ever() -> None:
+    cpu, cuda, x = pair(5, decoding="potential")
+    y = x.cuda()
+    with pytest.raises(NotImplementedError, match="must not require a gradient"):
+        cuda(y.clone().requires_grad_())
+    with pytest.raises(ValueError, match=r"must have shape \(B, "):
+        cuda(torch.zeros(3, cuda.n_in + 1, device="cuda"))
+    with pytest.raises(TypeError, match="must be a dense tensor"):
+        cuda(y.to_sparse())
+    want = cpu(x)
+    assert_same_bits(cuda(torch.nn.Parameter(y, requires_grad=False)).cpu(), want, "parameter")
+    assert_same_bits(cuda(torch._neg_view(-y)).cpu(), want, "negative view")
+    assert_same_bits(torch.func.vmap(cuda)(y).cpu(), want, "mapped")
+    assert cuda(y[:0]).shape == (0, cuda.n_out)
+    assert_same_bits(cuda(y[0]).cpu(), want[0], "one observation")
 
 
 def test_the_operator_on_the_device() -> None:

@@ -35,12 +35,13 @@ def run_parity(program: Path, first: int, count: int) -> None:
         [program, str(first), str(count)], capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    pattern = r"^networks (\d+), different (\d+), coded (\d+), events (\d+), tiny (\d+)$"
+    pattern = r"^networks (\d+), different (\d+), coded (\d+), events (\d+), slices (\d+), tiny (\d+)$"
     summary = re.search(pattern, done.stdout, re.MULTILINE)
     assert summary, done.stdout
-    networks, different, coded, events, tiny = map(int, summary.groups())
+    networks, different, coded, events, slices, tiny = map(int, summary.groups())
     assert (networks, different) == (count, 0)
-    assert coded + events + tiny == 3 * count
+    assert coded + events + slices + tiny == 3 * count
+    assert slices >= count // 4, "too few networks met the products of matrices"
     assert coded >= count // 2, "too few networks had a code"
     assert tiny >= count // 20, "too few networks met the method for small ones"
 

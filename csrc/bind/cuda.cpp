@@ -21,10 +21,11 @@ std::unique_ptr<cuda::Plan> make_plan(const std::vector<FloatArray>& weights,
                                       double threshold, double initial_membrane, const std::string& reset,
                                       const std::string& order, int64_t timesteps, const std::string& encoding,
                                       const std::string& decoding, bool split_inputs, bool bias_input,
-                                      const std::optional<py::typing::Dict<py::str, py::object>>& code, int device) {
+                                      const std::optional<py::typing::Dict<py::str, py::object>>& code, int device,
+                                      bool exact) {
   return std::make_unique<cuda::Plan>(make_spec(weights, biases, alpha, beta, threshold, initial_membrane, reset, order,
                                                 timesteps, encoding, decoding, split_inputs, bias_input, code),
-                                      cuda::limits(device));
+                                      cuda::limits(device), exact);
 }
 
 // The packed weights, as a view that keeps the plan alive.
@@ -33,8 +34,8 @@ py::array_t<float> packed(const py::object& self) {
   return py::array_t<float>(static_cast<py::ssize_t>(p.size()), p.data(), self);
 }
 
-void run(const cuda::Plan& plan, int device, uint64_t stream, uint64_t packed_weights, uint64_t workspace,
-         uint64_t observations, int64_t batch, uint64_t output, uint64_t seed, uint64_t first_sample,
+void run(const cuda::Plan& plan, uint64_t stream, uint64_t packed_weights, uint64_t workspace, uint64_t observations,
+         int64_t batch, uint64_t output, uint64_t seed, uint64_t first_sample,
          const std::vector<uint64_t>& spike_counts, uint64_t input_counts, const std::vector<uint64_t>& spikes,
          const std::vector<uint64_t>& potentials, uint64_t steps, uint64_t certified, uint64_t saturated) {
   const auto spiking = static_cast<size_t>(plan.spiking_layers()), layers = static_cast<size_t>(plan.n_layers());
@@ -64,7 +65,6 @@ void run(const cuda::Plan& plan, int device, uint64_t stream, uint64_t packed_we
   request.certified = pointer<float>(certified);
   request.saturated = pointer<float>(saturated);
   const py::gil_scoped_release release;
-  const cuda::CurrentDevice current(device);
   plan.run(request, pointer<const float>(packed_weights), pointer<void>(workspace), pointer<void>(stream));
 }
 
@@ -87,15 +87,15 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
       .def(py::init(&make_plan), py::kw_only(), py::arg("weights"), py::arg("biases"), py::arg("alpha"),
            py::arg("beta"), py::arg("threshold"), py::arg("initial_membrane"), py::arg("reset"), py::arg("order"),
            py::arg("timesteps"), py::arg("encoding"), py::arg("decoding"), py::arg("split_inputs"),
-           py::arg("bias_input"), py::arg("code") = py::none(), py::arg("device"))
+           py::arg("bias_input"), py::arg("code") = py::none(), py::arg("device"), py::arg("exact") = true)
       .def_property_readonly("packed", &packed, "Float32 array that run wants a copy of on the device.")
       .def("workspace_bytes", &cuda::Plan::workspace_bytes, py::arg("batch"), py::arg("simulate"))
-      .def("run", &run, py::arg("device"), py::arg("stream"), py::arg("packed"), py::arg("workspace"),
-           py::arg("observations"), py::arg("batch"), py::arg("output"), py::arg("seed") = 0,
-           py::arg("first_sample") = 0, py::arg("spike_counts") = std::vector<uint64_t>{}, py::arg("input_counts") = 0,
+      .def("run", &run, py::arg("stream"), py::arg("packed"), py::arg("workspace"), py::arg("observations"),
+           py::arg("batch"), py::arg("output"), py::arg("seed") = 0, py::arg("first_sample") = 0,
+           py::arg("spike_counts") = std::vector<uint64_t>{}, py::arg("input_counts") = 0,
            py::arg("spikes") = std::vector<uint64_t>{}, py::arg("potentials") = std::vector<uint64_t>{},
            py::arg("steps") = 0, py::arg("certified") = 0, py::arg("saturated") = 0,
-           "Queue a batch on a stream; empty lists and address 0 mean: not wanted.")
+           "Queue a batch on a stream of the current device; empty lists and address 0 mean: not wanted.")
       .def_property_readonly("method", [](const cuda::Plan& p) { return std::string(p.method()); });
 
   m.def("info", &info, "What this module was built for, and what the driver can run.");

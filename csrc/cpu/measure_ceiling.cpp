@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "cpu/float_mode.h"
+#include "core/float_mode.h"
 
 namespace snnfast {
 namespace {

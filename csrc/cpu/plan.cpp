@@ -15,9 +15,9 @@
 #include <sys/mman.h>
 #endif
 
+#include "core/float_mode.h"
+#include "core/pack_slices.h"
 #include "cpu/dispatch.h"
-#include "cpu/float_mode.h"
-#include "cpu/pack_slices.h"
 #include "cpu/thread_pool.h"
 
 namespace snnfast {

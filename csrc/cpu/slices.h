@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weights as integers in digits of eight bits ("slices"), for matrix units that multiply bytes. A layer's outputs are
-// cut into tiles of 16, its inputs into tiles of 64.
+// Slices (core/slices.h) as AMX wants them: a layer's outputs are cut into tiles of 16, its inputs into tiles of 64.
 #pragma once
 
 #include <cstdint>
+
+#include "core/slices.h"
 
 namespace snnfast {
 
@@ -11,10 +12,7 @@ constexpr int64_t kSliceOutputs = 16;  // of a tile
 constexpr int64_t kSliceInputs = 64;
 constexpr int64_t kSliceBytes = kSliceOutputs * kSliceInputs;
 constexpr int64_t kSliceRows = 16;  // samples that are multiplied at once
-constexpr int kMostSlices = 3;
 
-// Weight = scale (a power of two, per output) times the integer with digits d2 d1 d0 in base 256, each from -128 to
-// 127; sums of an integer's digits are exact.
 struct SliceView {
   // Tile (output tile, input tile, slice), the highest slice first: 16 rows of 64 bytes; row r holds, for each of the
   // 16 outputs, the digits of inputs 4r .. 4r + 3.

@@ -73,7 +73,7 @@ void Plan::make_coded(const NetworkSpec& spec) {
     to.state = static_cast<int32_t>(state);
     if (hidden) state += a.copies * padded;
     widest = std::max(widest, padded);
-    layers_.push_back({layer.n_in, n, padded, 32, tables.weights, tables.bias, false, hidden});
+    layers_.push_back({layer.n_in, n, padded, 32, tables.weights, tables.bias, false, hidden, 0, 0});
   }
   require(state <= std::numeric_limits<int32_t>::max(),
           "neurons times copies must be fewer than 2**31 on backend 'cuda'");

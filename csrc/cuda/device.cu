@@ -26,14 +26,8 @@ Versions versions() {
 }
 
 Device limits(int index) {
-  return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index), attribute(cudaDevAttrMultiProcessorCount, index)};
+  return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index), attribute(cudaDevAttrMultiProcessorCount, index),
+          attribute(cudaDevAttrComputeCapabilityMajor, index) >= 8};
 }
-
-CurrentDevice::CurrentDevice(int index) {
-  check(cudaGetDevice(&before_), "looking up the", before_);
-  check(cudaSetDevice(index), "choosing", index);
-}
-
-CurrentDevice::~CurrentDevice() { cudaSetDevice(before_); }
 
 }  // namespace snnfast::cuda

@@ -15,16 +15,4 @@ Versions versions();
 // Throws std::runtime_error if there is no such device.
 Device limits(int index);
 
-// Makes a device current for as long as it lives.
-class CurrentDevice {
- public:
-  explicit CurrentDevice(int index);
-  ~CurrentDevice();
-  CurrentDevice(const CurrentDevice&) = delete;
-  CurrentDevice& operator=(const CurrentDevice&) = delete;
-
- private:
-  int before_ = 0;
-};
-
 }  // namespace snnfast::cuda

@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "core/modes.h"
+#include "core/slices.h"
 
 namespace snnfast::cuda {
 
@@ -48,8 +49,9 @@ struct Inputs {
 
 // Spikes of one layer or of the encoded input: bit o % 32 of word o / 32 is output o.
 struct Bits {
-  uint32_t* words;  // (rows, steps, stride)
+  uint32_t* words;  // (rows, steps, stride); tiled, for slices.cu: (rows / 16, steps, stride / 4, 16 rows, 4)
   int32_t stride;
+  bool tiled;
 };
 
 // The same as lists of ids, ascending, filled up to a multiple of 4 with an id whose weights are zeros.
@@ -105,17 +107,41 @@ struct Layer {
   float initial;  // membrane potential before the first step
   int64_t rows, first_row, batch;
   int64_t t0, steps, timesteps;
-  float *mem, *syn;     // (rows, padded), from tile to tile
-  float* total;         // (rows, padded): sum of the membrane potentials, or null
-  Bits bits;            // written if the layer fires
-  float* counts;        // (batch, n_out) spike counts, or null
-  float* spike_output;  // the same once more, as the network's output, or null
-  float* output;        // (batch, n_out) final or mean potential, or null
-  float* spikes;        // (timesteps, batch, n_out) or null
-  float* potentials;    // (timesteps, batch, n_out) or null
+  float *mem, *syn;             // (rows, padded), from tile to tile
+  float* total;                 // (rows, padded): sum of the membrane potentials, or null
+  Bits bits;                    // written if the layer fires
+  Bits input;                   // read by slices.cu, which makes the current of it; tiled
+  const int8_t* digits;         // (tiles, words of input, slices, 32 threads, 16); the lowest slice first
+  const float* scale;           // (tiles * 16)
+  int32_t slices, panel_tiles;  // tiles of a block; 0: a block takes 16 samples of one tile
+  float* counts;                // (batch, n_out) spike counts, or null
+  float* spike_output;          // the same once more, as the network's output, or null
+  float* output;                // (batch, n_out) final or mean potential, or null
+  float* spikes;                // (timesteps, batch, n_out) or null
+  float* potentials;            // (timesteps, batch, n_out) or null
 };
 int64_t layer_shared_bytes(int64_t n_in, int64_t lanes);
 void layer(const Layer& a, void* stream);
+// What convert() makes, with nothing recorded but the last layer's potential: immediate order, no decay, reset by
+// subtraction in a hidden layer, none in a last one.
+constexpr bool is_plain(const Layer& a) {
+  const RuleCode& rule = a.rule;
+  return !(rule.delayed || rule.has_alpha || rule.has_beta || (rule.fires && rule.reset_to_zero) || a.counts ||
+           a.total || a.spike_output || a.spikes || a.potentials);
+}
+
+// slices.cu: the same by products of whole matrices, of weights in slices (core/pack_slices.h). Outputs are cut into
+// tiles of 16; state lies in their own order.
+constexpr int kTensorOutputs = 16, kTiledWords = 64;                   // words of 16 samples, four each
+constexpr int kPanelWarps = 16, kFewPanelWarps = 12, kPanelRows = 32;  // of a block; samples of a warp
+constexpr int kStepWarps = 8;
+// The tensor cores take inputs in an order of their own: part r (0 or 1) of thread q (0 to 3) of a quad, byte i, is
+// this one of a word's 32 inputs; and row g (0 to 7) of half n of a tile is this one of its 16 outputs.
+constexpr int slice_input(int r, int q, int i) { return 8 * i + 2 * q + r; }
+constexpr int slice_output(int n, int g) { return g / 2 * 4 + 2 * n + g % 2; }
+int64_t panel_shared_bytes(int64_t n_in, int64_t slices);  // of each tile of a panel
+int64_t steps_shared_bytes(int64_t n_in, int64_t slices);
+void slices(const Layer& a, void* stream);
 
 // first_spike.cu: the last layer's spikes at the first step that has any.
 struct FirstSpike {

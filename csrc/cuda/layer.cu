@@ -6,6 +6,7 @@
 //
 // Exact: adding the weight rows of the inputs that spiked, ascending, to a sum that starts at +0 gives the bits of the
 // whole chain of products, because x + 0 is x. That is also why lists may be filled up with an input of weight 0.
+#include "cuda/inputs.h"
 #include "cuda/rule.h"
 
 namespace snnfast::cuda {
@@ -123,8 +124,7 @@ class EventReader {
   uint2 chunk_;
 };
 
-// General: any rule, counts, records. The others are what convert() makes, with nothing recorded: immediate order, no
-// decay, reset by subtraction in a hidden layer, none in a last one.
+// General: any rule, counts, records. The others are plain: see is_plain in kernels.h.
 enum class Mode { general, hidden, last };
 
 // Warps of a block at most: as many as there are registers for.
@@ -178,7 +178,8 @@ __global__ void __launch_bounds__(most_warps(Lanes, source, mode) * 32, 1)
     }
     // Everybody has read the state before anybody overwrites it, at the end.
     if constexpr (kSteps > 1) __syncwarp();
-    uint32_t* word_at = a.bits.words + row * a.steps * a.bits.stride + panel * (kWidth / 32) + (Lanes == 32 ? lane : 0);
+    const int32_t word_of_row = static_cast<int32_t>(panel) * (kWidth / 32) + (Lanes == 32 ? lane % 4 : 0);
+    uint32_t* word_at = a.bits.words + word_index(a.bits, row, 0, a.steps, word_of_row);
     float h[4] = {};
     if constexpr (source == Source::constant) set(h, *reinterpret_cast<const float4*>(a.current + state));
     const auto make_reader = [&] {
@@ -227,7 +228,7 @@ __global__ void __launch_bounds__(most_warps(Lanes, source, mode) * 32, 1)
         if (fires) {
           const uint32_t word = gather_spikes<Lanes>(spike, lane);
           if (writes_word) *word_at = word;
-          word_at += a.bits.stride;
+          word_at += step_words(a.bits);
         }
         if constexpr (kGeneral) {
           if (counting) {
@@ -278,11 +279,9 @@ void launch_mode(Layer a, void* stream) {
 
 template <int Lanes, Source source>
 void launch_layer(const Layer& a, void* stream) {
-  const RuleCode& rule = a.rule;
-  if (rule.delayed || rule.has_alpha || rule.has_beta || (rule.fires && rule.reset_to_zero) || a.counts || a.total ||
-      a.spike_output || a.spikes || a.potentials) {
+  if (!is_plain(a)) {
     launch_mode<Lanes, source, Mode::general>(a, stream);
-  } else if (rule.fires) {
+  } else if (a.rule.fires) {
     launch_mode<Lanes, source, Mode::hidden>(a, stream);
   } else {
     launch_mode<Lanes, source, Mode::last>(a, stream);

@@ -2,6 +2,10 @@
 #include "cuda/plan.h"
 
 #include <algorithm>
+#include <cstring>
+
+#include "core/float_mode.h"
+#include "core/pack_slices.h"
 
 namespace snnfast::cuda {
 namespace {
@@ -45,6 +49,32 @@ int64_t best_split(int64_t rows, int64_t panels, int64_t multiprocessors) {
   return best;
 }
 
+// How many tiles of outputs the blocks of slices_panel_kernel should keep, and over how many blocks their samples
+// should be spread: what gives the busiest multiprocessor, which holds one block, the least to multiply.
+struct PanelShape {
+  int64_t tiles, rows_per_block, warps;
+};
+PanelShape best_panel(int64_t rows, int64_t all_tiles, int64_t most_tiles, int64_t multiprocessors) {
+  constexpr int64_t kSchedulers = 4;  // of a multiprocessor; each has its own tensor core
+  const int64_t units = divide_up(rows, kPanelRows);
+  PanelShape best{};
+  int64_t least = INT64_MAX;
+  for (int64_t tiles = 1; tiles <= std::min({all_tiles, most_tiles, int64_t{kPanelWarps}}); ++tiles) {
+    const int64_t panels = divide_up(all_tiles, tiles);
+    const int64_t each = divide_up(units, std::clamp<int64_t>(multiprocessors / panels, 1, units));
+    const int64_t turns = divide_up(each, std::min(each, kPanelWarps / tiles)), at_once = divide_up(each, turns);
+    const int64_t waves = divide_up(panels * divide_up(units, each), multiprocessors);
+    // Two warps of a scheduler take as long as one, which waits for what it fetches.
+    const auto turn = [&](int64_t warps) { return std::max<int64_t>(2, divide_up(warps, kSchedulers)); };
+    const int64_t rest = each - (turns - 1) * at_once;
+    const int64_t cost = waves * ((turns - 1) * turn(tiles * at_once) + turn(tiles * rest));
+    if (cost > least) continue;  // as good: rather more tiles, whose warps read the same spikes
+    least = cost;
+    best = {tiles, each * kPanelRows, tiles * at_once};
+  }
+  return best;
+}
+
 }  // namespace
 
 struct Plan::Workspace {
@@ -53,7 +83,7 @@ struct Plan::Workspace {
   float* current;    // (rows, padded) of the first layer
   float* next_spike;
   int32_t* answered;
-  uint32_t* words;
+  uint32_t* words[2];  // of the layers in turn; the same where none reads them from there
   uint16_t* ids;
   int32_t* sizes;
   int64_t bytes;
@@ -82,6 +112,55 @@ void Plan::pack(const LayerSpec& layer, bool constant, bool fires) {
   if (!constant) capacity_ = std::max(capacity_, round_up(p.n_in, 4));
   padded_sum_ += p.padded;
   layers_.push_back(p);
+}
+
+// Weights as digits of eight bits, if the layer has such and a block has room for them.
+bool Plan::pack_slices(const LayerSpec& layer, bool fires, bool exact) {
+  if (!device_.tensor_cores) return false;
+  if (steps_shared_bytes(layer.n_in, kMostSlices) > device_.shared_bytes) return false;
+  const std::optional<SlicedLayer> sliced = slice_layer(layer, exact);
+  if (!sliced) return false;
+  PackedLayer p{};
+  p.n_in = layer.n_in;
+  p.n_out = layer.n_out;
+  p.fires = fires;
+  p.slices = sliced->slices;
+  p.padded = round_up(p.n_out, 32);
+  const int64_t words = divide_up(p.n_in, 32), tiles = divide_up(p.n_out, kTensorOutputs);
+  const int64_t bytes = tiles * words * p.slices * kTensorOutputs * 32;
+  p.weights = static_cast<int64_t>(packed_.size());
+  p.scale = p.weights + round_up(bytes / 4, 64);
+  p.bias = p.scale + round_up(p.padded, 64);
+  packed_.resize(static_cast<size_t>(p.bias + round_up(p.padded, 64)), 0.0f);
+  std::vector<int8_t> digits(static_cast<size_t>(bytes));
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    for (int64_t part = 0; part < 16 * kTensorOutputs * 2; ++part) {  // of 32 threads, each 16 bytes
+      const int64_t thread = part / 16, n = part % 16 / 8, r = part % 8 / 4, i = part % 4;
+      const int64_t o = tile * kTensorOutputs + slice_output(static_cast<int>(n), static_cast<int>(thread / 4));
+      if (o >= p.n_out) continue;
+      const SlicedRow& row = sliced->rows[static_cast<size_t>(o)];
+      for (int64_t word = 0; word < words; ++word) {
+        const int64_t k =
+            word * 32 + slice_input(static_cast<int>(r), static_cast<int>(thread % 4), static_cast<int>(i));
+        if (k >= p.n_in) continue;
+        for (int slice = 0; slice < p.slices; ++slice) {
+          digits[static_cast<size_t>(((tile * words + word) * p.slices + slice) * 512 + part)] =
+              digit(row.integers[static_cast<size_t>(k)], p.slices, p.slices - 1 - slice);
+        }
+      }
+    }
+  }
+  std::memcpy(packed_.data() + p.weights, digits.data(), digits.size());
+  for (int64_t o = 0; o < p.n_out; ++o) {
+    packed_[static_cast<size_t>(p.scale + o)] =
+        static_cast<float>(std::ldexp(1.0, sliced->rows[static_cast<size_t>(o)].exponent));
+    if (!layer.bias.empty()) packed_[static_cast<size_t>(p.bias + o)] = layer.bias[static_cast<size_t>(o)];
+  }
+  if (fires) words_ = std::max(words_, p.padded / 32);
+  padded_sum_ += p.padded;
+  ++sliced_;
+  layers_.push_back(p);
+  return true;
 }
 
 void Plan::make_tiny(const NetworkSpec& spec) {
@@ -116,7 +195,8 @@ void Plan::make_tiny(const NetworkSpec& spec) {
   transposed(spec.layers[last], a.last, a.last_bias, tiny_outputs(spec.n_out()));
 }
 
-Plan::Plan(const NetworkSpec& spec, const Device& device) : device_(device) {
+Plan::Plan(const NetworkSpec& spec, const Device& device, bool exact) : device_(device) {
+  const StandardFloatMode standard;  // slices are made of denormals too
   validate(spec);
   require(device.shared_bytes >= 0 && device.multiprocessors >= 1, "the device must have a multiprocessor");
   for (size_t l = 0; l < spec.layers.size(); ++l) {
@@ -135,16 +215,19 @@ Plan::Plan(const NetworkSpec& spec, const Device& device) : device_(device) {
     make_coded(spec);
     return;
   }
+  make_tiny(spec);
   if (encodes_spikes()) words_ = divide_up(spec_.features, 32);
   for (size_t l = 0; l < spec.layers.size(); ++l) {
-    const bool last = l + 1 == spec.layers.size();
-    pack(spec.layers[l], l == 0 && !encodes_spikes(), !last || spec.last_layer_fires());
+    const bool last = l + 1 == spec.layers.size(), fires = !last || spec.last_layer_fires();
+    // Not for a tiny network, whose output must be the same with records.
+    if (l > 0 && !tiny_ && pack_slices(spec.layers[l], fires, exact)) continue;
+    pack(spec.layers[l], l == 0 && !encodes_spikes(), fires);
   }
-  make_tiny(spec);
+  if (sliced_ > 0) words_ = round_up(words_, 4);  // tiled rows of spikes have words in fours
 }
 
 Plan::Cut Plan::cut(int64_t batch) const {
-  const int64_t per_step = words_ * 4 + capacity_ * 2 + 4;
+  const int64_t per_step = words_ * (sliced_ > 0 ? 8 : 4) + capacity_ * 2 + 4;
   const int64_t whole = std::min(spec_.timesteps, kTileSteps);
   const int64_t rows = std::clamp<int64_t>(device_.spike_bytes / (whole * per_step), 1, std::max<int64_t>(batch, 1));
   return {rows, std::clamp<int64_t>(device_.spike_bytes / (rows * per_step), 1, spec_.timesteps)};
@@ -159,7 +242,9 @@ Plan::Workspace Plan::lay_out(char* base, const Cut& cut) const {
   w.current = arena.take<float>(encodes_spikes() ? 0 : cut.rows * layers_[0].padded);
   w.next_spike = arena.take<float>(encodes_spikes() ? cut.rows * round_up(spec_.features, 32) : 0);
   w.answered = arena.take<int32_t>(cut.rows);
-  w.words = arena.take<uint32_t>(cut.rows * cut.steps * words_);
+  const int64_t tiled_rows = sliced_ > 0 ? round_up(cut.rows, 16) : cut.rows;
+  w.words[0] = arena.take<uint32_t>(tiled_rows * cut.steps * words_);
+  w.words[1] = sliced_ > 0 ? arena.take<uint32_t>(tiled_rows * cut.steps * words_) : w.words[0];
   w.ids = arena.take<uint16_t>(cut.rows * cut.steps * capacity_);
   w.sizes = arena.take<int32_t>(cut.rows * cut.steps);
   w.bytes = arena.used;
@@ -208,7 +293,8 @@ void Plan::run_chunk(const Request& request, const float* packed, const Workspac
   }
   for (int64_t t0 = 0; t0 < spec_.timesteps; t0 += cut.steps) {
     const int64_t steps = std::min(cut.steps, spec_.timesteps - t0);
-    Bits bits{at.words, static_cast<int32_t>(divide_up(spec_.features, 32))};
+    // The first layer writes to words[1], so what it reads is in the other.
+    Bits bits{at.words[0], static_cast<int32_t>(divide_up(spec_.features, 32)), false};
     if (encodes_spikes()) {
       encode({inputs, spec_.encoding == Encoding::poisson, request.seed, request.first_sample, t0, steps, at.next_spike,
               request.input_counts, bits},
@@ -217,13 +303,17 @@ void Plan::run_chunk(const Request& request, const float* packed, const Workspac
     for (size_t l = 0; l < layers_.size(); ++l) {
       const PackedLayer& p = layers_[l];
       Layer a{};
-      a.lists = {at.ids, at.sizes, static_cast<int32_t>(round_up(p.n_in, 4)), static_cast<int32_t>(p.n_in)};
-      if (l > 0 || encodes_spikes()) {
+      if (p.slices > 0) {
+        a.input = bits;
+      } else if (l > 0 || encodes_spikes()) {
+        a.lists = {at.ids, at.sizes, static_cast<int32_t>(round_up(p.n_in, 4)), static_cast<int32_t>(p.n_in)};
         compact({bits, a.lists, cut.rows * steps}, stream);
       } else {
         a.current = at.current;
       }
-      bits = {at.words, static_cast<int32_t>(p.padded / 32)};
+      const bool tiled = l + 1 < layers_.size() && layers_[l + 1].slices > 0;
+      const int64_t words = p.padded / 32;
+      bits = {at.words[(l + 1) % 2], static_cast<int32_t>(tiled ? round_up(words, 4) : words), tiled};
       a.bits = bits;
       a.rows = cut.rows;
       a.first_row = first;
@@ -266,6 +356,33 @@ void Plan::run_layer(const Request& request, const float* packed, const Workspac
   if (last && !p.fires) a.output = request.output;
   if (last && spec_.decoding == Decoding::mean_potential) a.total = at.total;
 
+  if (p.slices > 0) {
+    a.digits = reinterpret_cast<const int8_t*>(a.weights);
+    a.scale = packed + p.scale;
+    a.slices = p.slices;
+    shape_slices(a);
+    return slices(a, stream);
+  }
+  shape_events(p, a);
+  layer(a, stream);
+}
+
+void Plan::shape_slices(Layer& a) const {
+  const int64_t tiles = divide_up(a.n_out, kTensorOutputs);
+  if (is_plain(a) && a.rule.fires) {
+    const int64_t most = device_.shared_bytes / panel_shared_bytes(a.n_in, a.slices);
+    const PanelShape shape = best_panel(a.rows, tiles, most, device_.multiprocessors);
+    a.panel_tiles = static_cast<int32_t>(shape.tiles);
+    a.rows_per_block = shape.rows_per_block;
+    a.warps = static_cast<int32_t>(shape.warps);
+    return;
+  }
+  // Every block fetches its tile, so there should not be many times more of them than can run at once.
+  const int64_t splits = std::min(divide_up(a.rows, 16), std::max<int64_t>(1, 16 * device_.multiprocessors / tiles));
+  a.rows_per_block = round_up(divide_up(a.rows, splits), 16);
+}
+
+void Plan::shape_events(const PackedLayer& p, Layer& a) const {
   const int64_t panels = p.padded / (4 * p.lanes);
   const bool large = p.shared && 3 * layer_shared_bytes(p.n_in, p.lanes) > device_.shared_bytes;
   int64_t splits;
@@ -281,7 +398,6 @@ void Plan::run_layer(const Request& request, const float* packed, const Workspac
   const int64_t most = !large ? kSmallBlockWarps : p.lanes == kWideLanes ? kWideWarps : kNarrowWarps;
   const int64_t turns = divide_up(a.rows_per_block, most);
   a.warps = static_cast<int32_t>(divide_up(a.rows_per_block, turns));
-  layer(a, stream);
 }
 
 }  // namespace snnfast::cuda

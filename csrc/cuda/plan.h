@@ -17,14 +17,16 @@ namespace snnfast::cuda {
 struct Device {
   int64_t shared_bytes;  // that a block may ask for
   int64_t multiprocessors;
+  bool tensor_cores;  // with products of bytes of the shape that slices.cu uses: compute capability 8.0
   // Spikes of a tile may take this much workspace; more is cut into chunks of samples and tiles of steps.
   int64_t spike_bytes = int64_t{512} << 20;
 };
 
 class Plan {
  public:
-  // Throws std::invalid_argument if the description is not valid, or too large for this backend.
-  Plan(const NetworkSpec& spec, const Device& device);
+  // `exact`: hold to the exact contract, see docs/numerics.md. Throws std::invalid_argument if the description is not
+  // valid, or too large for this backend.
+  Plan(const NetworkSpec& spec, const Device& device, bool exact = true);
 
   const std::vector<float>& packed() const { return packed_; }
   // Bytes of workspace that run needs for a batch; its contents before and after a call are of no interest.
@@ -33,7 +35,9 @@ class Plan {
   // std::runtime_error if a launch fails.
   void run(const Request& request, const float* packed, void* workspace, void* stream) const;
 
-  const char* method() const { return is_coded() ? "coded" : tiny_ ? "tiny" : "events"; }
+  const char* method() const { return is_coded() ? "coded" : tiny_ ? "tiny" : sliced_ > 0 ? "slices" : "events"; }
+  // Layers that products of matrices serve.
+  int64_t sliced_layers() const { return sliced_; }
   int64_t n_in() const { return spec_.n_in; }
   int64_t n_out() const { return layers_.back().n_out; }
   int64_t n_layers() const { return static_cast<int64_t>(layers_.size()); }
@@ -46,6 +50,8 @@ class Plan {
     int64_t n_in, n_out, padded, lanes;
     int64_t weights, bias;  // where they lie in packed_
     bool shared, fires;
+    int32_t slices;  // 0: the layer takes its events one by one
+    int64_t scale;   // sliced: where it lies in packed_; the digits lie at `weights`
   };
   // The network's options, without its weights.
   struct Options {
@@ -69,6 +75,7 @@ class Plan {
   };
 
   void pack(const LayerSpec& layer, bool constant, bool fires);
+  bool pack_slices(const LayerSpec& layer, bool fires, bool exact);
   void make_tiny(const NetworkSpec& spec);
   int64_t pack_rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent);
   void make_coded(const NetworkSpec& spec);
@@ -82,6 +89,8 @@ class Plan {
                  void* stream) const;
   void run_layer(const Request& request, const float* packed, const Workspace& at, size_t index, Layer launch,
                  void* stream) const;
+  void shape_events(const PackedLayer& p, Layer& launch) const;
+  void shape_slices(Layer& launch) const;
 
   Device device_;
   Options spec_;
@@ -90,6 +99,7 @@ class Plan {
   int64_t words_ = 0;     // of the widest row of spikes
   int64_t capacity_ = 0;  // of the longest list
   int64_t padded_sum_ = 0;
+  int64_t sliced_ = 0;
   bool tiny_ = false;
   Tiny tiny_launch_{};
   int64_t tiny_first_ = 0;  // where its first weights lie in packed_

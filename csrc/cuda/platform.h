@@ -35,6 +35,17 @@ __device__ __forceinline__ T* dynamic_shared() {
   return reinterpret_cast<T*>(snnfast_dynamic_shared);
 }
 
+// Adds to 16 times 8 sums the products of bytes, 16 rows of 32 inputs, with signed bytes, 32 inputs by 8 outputs, on
+// the tensor cores. Which thread of the warp holds what: the PTX manual, "Matrix Fragments for mma.m16n8k32".
+__device__ __forceinline__ void add_products(int32_t (&sums)[4], const uint32_t (&bytes)[4], uint32_t first,
+                                             uint32_t second) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
+      : "r"(bytes[0]), "r"(bytes[1]), "r"(bytes[2]), "r"(bytes[3]), "r"(first), "r"(second));
+#endif  // older devices have no such instruction; no Plan for them asks for it
+}
+
 // Launch a kernel and report at once what was wrong with the launch. Call it in the file that defines the kernel.
 template <class... P, class... A>
 void launch(const char* name, void (*kernel)(P...), Grid grid, int threads, size_t shared, void* stream,

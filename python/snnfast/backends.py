@@ -201,8 +201,8 @@ def resolve(name: str) -> str:
 
 def compile_network(spec: NetworkSpec, backend: str, exact: bool = True) -> Executable:
     """Make a network ready to run on a backend that :func:`resolve` has named."""
-    if backend.startswith("cuda"):  # which has exact methods only, and those serve both contracts
-        return CudaExecutable(spec, torch.device(backend))
+    if backend.startswith("cuda"):
+        return CudaExecutable(spec, torch.device(backend), exact=exact)
     return ReferenceExecutable(spec) if backend == "reference" else CpuExecutable(spec, exact=exact)
 
 

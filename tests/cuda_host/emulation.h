@@ -23,6 +23,9 @@ struct alignas(16) float4 {
 struct alignas(8) uint2 {
   uint32_t x, y;
 };
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
 
 namespace emulation {
 
@@ -93,8 +96,28 @@ inline void __syncwarp() { emulation::exchange(0); }
 inline int __popc(uint32_t x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline int32_t __float_as_int(float value) { return static_cast<int32_t>(to_bits(value)); }
+inline float __int_as_float(int32_t bits) { return from_bits<float>(static_cast<uint32_t>(bits)); }
 
 namespace snnfast::cuda {
+
+// What mma.m16n8k32 does with bytes, as the PTX manual says which thread holds which.
+inline void add_products(int32_t (&sums)[4], const uint32_t (&bytes)[4], uint32_t first, uint32_t second) {
+  uint32_t rows[4][32], columns[2][32];
+  for (int i = 0; i < 4; ++i) std::memcpy(rows[i], emulation::exchange(bytes[i]), sizeof rows[i]);
+  std::memcpy(columns[0], emulation::exchange(first), sizeof columns[0]);
+  std::memcpy(columns[1], emulation::exchange(second), sizeof columns[1]);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  for (int i = 0; i < 4; ++i) {
+    const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    for (int k = 0; k < 32; ++k) {
+      const int held = k % 16 / 4, shift = k % 4 * 8;  // by which thread of the quad, at which byte
+      const auto byte = rows[row / 8 + k / 16 * 2][row % 8 * 4 + held] >> shift & 255u;
+      const auto digit = static_cast<int8_t>(columns[k / 16][column * 4 + held] >> shift & 255u);
+      sums[i] += static_cast<int32_t>(byte) * digit;
+    }
+  }
+}
 
 template <class T>
 T* dynamic_shared() {

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "core/spec.h"
-#include "cpu/slices.h"
 
 namespace snnfast {
 
