@@ -38,11 +38,12 @@ class SliceScanner {
   static constexpr int L = Vec::lanes, V = static_cast<int>(kSliceOutputs) / L;
 
  public:
-  SliceScanner(const SliceScan& scan, const NeuronConstants<Vec>& constants) : a_(scan), constants_(constants) {}
+  SliceScanner(const SliceScan& scan, const NeuronConstants<Vec>& constants)
+      : a_(scan), constants_(constants), recorded_(scan.total[0] || scan.potentials[0]) {}
 
   void run(Tiles& tiles, int64_t output_tile) {
     start(output_tile);
-    const int64_t pairs = (a_.steps + 1) / 2, inputs = a_.slices->input_tiles, items = 2 * a_.count;
+    const int64_t pairs = (a_.steps + 1) / 2, inputs = a_.slices->input_tiles, items = a_.count;
     const int8_t* digits = a_.slices->digits + output_tile * inputs * S * kSliceBytes;
     for (int64_t p = 0; p < pairs; ++p) {
       const uint8_t* first = a_.bytes + 2 * p * inputs * kSliceBytes;
@@ -126,33 +127,63 @@ class SliceScanner {
     }
   }
 
-  // Items of a pair: its first step of every sample, then its second step of every sample.
-  SNNFAST_INLINE void scan_items(int64_t pair, int64_t from, int64_t to) {
-    for (int64_t i = from; i < to; ++i) {
-      const int64_t step = i >= a_.count ? 1 : 0, t = 2 * pair + step;
-      if (t < a_.steps) scan(pairs_[pair % 2].sums[step], step ? i - a_.count : i, t);
+  void scan_items(int64_t pair, int64_t from, int64_t to) {
+    recorded_ ? scan<true>(pair, from, to) : scan<false>(pair, from, to);
+  }
+
+  // Some samples through the two steps of a pair. A function by itself, and one that calls no other where nothing is
+  // recorded: else the compiler keeps nothing in registers.
+  template <bool Recorded>
+  __attribute__((noinline)) void scan(int64_t pair, int64_t from, int64_t to) {
+    const NeuronConstants<Vec> constants = constants_;
+    Vec scale[V], bias[V];
+    for (int v = 0; v < V; ++v) {
+      scale[v] = scale_[v];
+      bias[v] = bias_[v];
+    }
+    const int64_t first = 2 * pair, stride = a_.bits_stride, bits_at = first * stride + begin_ / 8;
+    const bool both = first + 1 < a_.steps;
+    char* const* const spike_bits = a_.spike_bits;
+    const int32_t* sums = pairs_[pair % 2].sums[0][0] + from * kSliceOutputs;
+    for (int64_t i = from; i < to; ++i, sums += kSliceOutputs) {
+      Vec mem[V], syn[V];
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        mem[v] = load(mem_[i] + v * L);
+        syn[v] = broadcast(0.0f);
+        if constexpr (Rule::has_synapse) syn[v] = load(syn_[i] + v * L);
+      }
+      const auto step = [&](int64_t second) {
+        uint32_t spikes = 0;
+#pragma GCC unroll 4
+        for (int v = 0; v < V; ++v) {
+          constexpr int64_t kSums = kSliceRows * kSliceOutputs;
+          const int32_t* of = sums + second * S * kSums + v * L;
+          // 65536 and the scale are powers of two, and the integers multiples of the latter: both products are exact.
+          Vec h = to_float(of + (S - 2) * kSums, of + (S - 1) * kSums);
+          if constexpr (S == 3) h = multiply_add(to_float(of), broadcast(65536.0f), h);
+          h = multiply_add(h, scale[v], bias[v]);
+          const auto mask = Rule::step(mem[v], syn[v], h, constants);
+          if constexpr (Rule::fires) spikes |= bits(mask) << (v * L);
+        }
+        if constexpr (Rule::fires) {
+          const auto word = static_cast<uint16_t>(spikes);
+          __builtin_memcpy(spike_bits[i] + bits_at + second * stride, &word, sizeof word);
+        }
+        if constexpr (Recorded) record(mem, i, first + second);
+      };
+      step(0);
+      if (both) step(1);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        store_(mem_[i] + v * L, mem[v]);
+        if constexpr (Rule::has_synapse) store_(syn_[i] + v * L, syn[v]);
+      }
     }
   }
 
-  SNNFAST_INLINE void scan(const int32_t (*sums)[kSliceRows * kSliceOutputs], int64_t i, int64_t t) {
-    uint32_t spikes = 0;
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      const int64_t at = i * kSliceOutputs + v * L;
-      Vec h = to_float(sums[S - 2] + at, sums[S - 1] + at);
-      if constexpr (S == 3) h = to_float(sums[0] + at) * broadcast(65536.0f) + h;
-      h = h * scale_[v] + bias_[v];
-      Vec mem = load(mem_[i] + v * L), syn = broadcast(0.0f);
-      if constexpr (Rule::has_synapse) syn = load(syn_[i] + v * L);
-      const auto mask = Rule::step(mem, syn, h, constants_);
-      if constexpr (Rule::fires) spikes |= bits(mask) << (v * L);
-      store_(mem_[i] + v * L, mem);
-      if constexpr (Rule::has_synapse) store_(syn_[i] + v * L, syn);
-    }
-    if constexpr (Rule::fires) {
-      const auto word = static_cast<uint16_t>(spikes);
-      __builtin_memcpy(a_.spike_bits[i] + t * a_.bits_stride + begin_ / 8, &word, sizeof word);
-    }
+  void record(const Vec (&mem)[V], int64_t i, int64_t t) {
+    for (int v = 0; v < V; ++v) store_(mem_[i] + v * L, mem[v]);
     if (a_.total[i]) {
       for (int64_t j = 0; j < width_; ++j) a_.total[i][begin_ + j] += mem_[i][j];
     }
@@ -166,6 +197,7 @@ class SliceScanner {
 
   const SliceScan& a_;
   const NeuronConstants<Vec>& constants_;
+  const bool recorded_;  // of a layer, all its samples or none
   int64_t begin_ = 0, width_ = 0, valid_ = 0;
   alignas(64) float mem_[kSliceRows][kSliceOutputs];
   alignas(64) float syn_[kSliceRows][kSliceOutputs];

@@ -210,11 +210,12 @@ void Plan::build_tables(const NetworkSpec& spec) {
 // Slices for every layer behind the first that they can serve. Without a matrix unit they are only made to order.
 void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
   const bool wanted = options.method == Method::slices;
-  constexpr int64_t kFewestInputs = 32, kFewestOutputs = 8;  // smaller layers are mostly padding
+  constexpr int64_t kFewestInputs =
+      32;  // fewer are mostly padding; few outputs too, but they spare the lists of spikes
   slices_.reserve(spec.layers.size());
   for (size_t l = 1; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
-    if (!wanted && (layer.n_in < kFewestInputs || layer.n_out < kFewestOutputs)) continue;
+    if (!wanted && layer.n_in < kFewestInputs) continue;
     const std::optional<SlicedLayer> sliced = slice_layer(layer, options.exact);
     if (!sliced) continue;
     SliceView view{};
@@ -299,8 +300,11 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   view_.always_slices = method == Method::slices;
   view_.packs_bytes = packs_bytes();
   view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileBytes / (4 * widest)), kMostSteps});
+  // What one more sample takes; the rest is there once for all of them.
   view_.block = 1;
-  const int64_t per_sample = kernels_.scratch_bytes(view_);
+  const int64_t one = kernels_.scratch_bytes(view_);
+  view_.block = 2;
+  const int64_t per_sample = kernels_.scratch_bytes(view_) - one;
   view_.block = std::clamp<int64_t>(kBlockBytes / per_sample, 1, kMaxBlock);
   scratch_bytes_ = kernels_.scratch_bytes(view_);
   if (!tables_.empty()) scratch_bytes_ = std::max(scratch_bytes_, kernels_.tables_scratch_bytes(view_));

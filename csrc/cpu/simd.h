@@ -201,6 +201,13 @@ using FusedVec = Vec;
 using EagerVec = Vec;  // as it does by itself
 #endif
 
+// a b + c for a product that is exact: rounded once either way.
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+#else
+SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
+#endif
+
 // load and broadcast by the type they return.
 template <class V>
 SNNFAST_INLINE V load_as(const float* p) {
