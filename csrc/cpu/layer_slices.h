@@ -44,6 +44,7 @@ class SliceScanner {
   void run(Tiles& tiles, int64_t output_tile) {
     start(output_tile);
     const int64_t pairs = (a_.steps + 1) / 2, inputs = a_.slices->input_tiles, items = a_.count;
+    const int64_t at_once = (items + inputs - 1) / inputs;  // of the items between two input tiles
     const int8_t* digits = a_.slices->digits + output_tile * inputs * S * kSliceBytes;
     for (int64_t p = 0; p < pairs; ++p) {
       const uint8_t* first = a_.bytes + 2 * p * inputs * kSliceBytes;
@@ -52,7 +53,8 @@ class SliceScanner {
       zero(tiles);
       for (int64_t k = 0; k < inputs; ++k) {
         multiply(tiles, first + k * kSliceBytes, second + k * kSliceBytes, digits + k * S * kSliceBytes);
-        if (p > 0) scan_items(p - 1, items * k / inputs, items * (k + 1) / inputs);
+        const int64_t from = k * at_once, to = from + at_once < items ? from + at_once : items;
+        if (p > 0 && from < to) scan_items(p - 1, from, to);
       }
       store(tiles, pairs_[p % 2]);
     }
