@@ -96,6 +96,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
            py::arg("spikes") = std::vector<uint64_t>{}, py::arg("potentials") = std::vector<uint64_t>{},
            py::arg("steps") = 0, py::arg("certified") = 0, py::arg("saturated") = 0,
            "Queue a batch on a stream of the current device; empty lists and address 0 mean: not wanted.")
+      .def_property_readonly("sliced_layers", &cuda::Plan::sliced_layers, "Layers that products of matrices serve.")
       .def_property_readonly("method", [](const cuda::Plan& p) { return std::string(p.method()); });
 
   m.def("info", &info, "What this module was built for, and what the driver can run.");

@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/slices.h"
 #include "core/spec.h"
 
 namespace snnfast {
@@ -69,7 +70,7 @@ inline SlicedRow rounded_row(const float* weights, int64_t n) {
 
 struct SlicedLayer {
   std::vector<SlicedRow> rows;
-  int slices = 2;
+  int slices = kFewestSlices;
 };
 
 // Nothing if the layer cannot be sliced: too many inputs for sums of 32 bits, too large numbers, or, where the result

@@ -6,6 +6,6 @@
 
 namespace snnfast {
 
-constexpr int kMostSlices = 3;
+constexpr int kFewestSlices = 2, kMostSlices = 3;
 
 }  // namespace snnfast

@@ -164,16 +164,17 @@ bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, i
   const int64_t products = slices->output_tiles * slices->input_tiles * slices->slices * steps * kClocksPerProduct;
   const int64_t vectors = net.layers[l].padded / Vec::lanes, enough = products / (kClocksPerRow * vectors);
   const uint64_t last_bits = used_bits(net.layers[l - 1].n_out);
-  // Every fourth step tells enough.
+  // Every fourth step tells enough; not the first one, in which little has fired yet.
   constexpr int64_t kEvery = 4;
+  const int64_t begin = steps < kEvery ? steps - 1 : kEvery / 2, counted = (steps - begin + kEvery - 1) / kEvery;
   int64_t spikes = 0;
   for (int64_t i = 0; i < count; ++i) {
-    for (int64_t t = 0; t < steps; t += kEvery) {
+    for (int64_t t = begin; t < steps; t += kEvery) {
       const char* row = reinterpret_cast<const char*>(samples[i].spike_bits) + t * words * 8;
       for (int64_t w = 0; w + 1 < words; ++w) spikes += __builtin_popcountll(row_word(row, w));
       spikes += __builtin_popcountll(row_word(row, words - 1) & last_bits);
     }
-    if (spikes * kEvery >= enough) return true;
+    if (spikes * steps >= enough * counted) return true;
   }
   return false;
 }

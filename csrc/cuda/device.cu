@@ -5,6 +5,13 @@
 namespace snnfast::cuda {
 namespace {
 
+// Whether there is code of slices.cu for devices of compute capability 8.0 and newer.
+#if defined(SNNFAST_TENSOR_CODE)
+constexpr bool kTensorCode = true;
+#else
+constexpr bool kTensorCode = false;
+#endif
+
 void check(cudaError_t error, const char* what, int index) {
   if (error == cudaSuccess) return;
   throw std::runtime_error(std::string(what) + " CUDA device " + std::to_string(index) +
@@ -27,7 +34,7 @@ Versions versions() {
 
 Device limits(int index) {
   return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index), attribute(cudaDevAttrMultiProcessorCount, index),
-          attribute(cudaDevAttrComputeCapabilityMajor, index) >= 8};
+          kTensorCode && attribute(cudaDevAttrComputeCapabilityMajor, index) >= 8};
 }
 
 }  // namespace snnfast::cuda

@@ -94,7 +94,7 @@ void compact(const Compact& a, void* stream);
 
 // layer.cu: one layer over a tile of steps.
 struct Layer {
-  const float* weights;
+  const float* weights;  // of a sliced layer, not used
   const float* bias;     // (padded)
   const float* current;  // (rows, padded), the same at every step; or null: then `lists` make it
   Lists lists;
@@ -112,7 +112,7 @@ struct Layer {
   Bits bits;                    // written if the layer fires
   Bits input;                   // read by slices.cu, which makes the current of it; tiled
   const int8_t* digits;         // (tiles, words of input, slices, 32 threads, 16); the lowest slice first
-  const float* scale;           // (tiles * 16)
+  const float* scale;           // (padded)
   int32_t slices, panel_tiles;  // tiles of a block; 0: a block takes 16 samples of one tile
   float* counts;                // (batch, n_out) spike counts, or null
   float* spike_output;          // the same once more, as the network's output, or null

@@ -116,17 +116,18 @@ void Plan::pack(const LayerSpec& layer, bool constant, bool fires) {
 
 // Weights as digits of eight bits, if the layer has such and a block has room for them.
 bool Plan::pack_slices(const LayerSpec& layer, bool fires, bool exact) {
-  if (!device_.tensor_cores) return false;
-  if (steps_shared_bytes(layer.n_in, kMostSlices) > device_.shared_bytes) return false;
+  const int64_t tiles = divide_up(layer.n_out, kTensorOutputs);
+  if (!device_.tensor_cores || tiles > kMostPanels) return false;
+  if (steps_shared_bytes(layer.n_in, kFewestSlices) > device_.shared_bytes) return false;
   const std::optional<SlicedLayer> sliced = slice_layer(layer, exact);
-  if (!sliced) return false;
+  if (!sliced || steps_shared_bytes(layer.n_in, sliced->slices) > device_.shared_bytes) return false;
   PackedLayer p{};
   p.n_in = layer.n_in;
   p.n_out = layer.n_out;
   p.fires = fires;
   p.slices = sliced->slices;
   p.padded = round_up(p.n_out, 32);
-  const int64_t words = divide_up(p.n_in, 32), tiles = divide_up(p.n_out, kTensorOutputs);
+  const int64_t words = divide_up(p.n_in, 32);
   const int64_t bytes = tiles * words * p.slices * kTensorOutputs * 32;
   p.weights = static_cast<int64_t>(packed_.size());
   p.scale = p.weights + round_up(bytes / 4, 64);
@@ -230,7 +231,8 @@ Plan::Cut Plan::cut(int64_t batch) const {
   const int64_t per_step = words_ * (sliced_ > 0 ? 8 : 4) + capacity_ * 2 + 4;
   const int64_t whole = std::min(spec_.timesteps, kTileSteps);
   const int64_t rows = std::clamp<int64_t>(device_.spike_bytes / (whole * per_step), 1, std::max<int64_t>(batch, 1));
-  return {rows, std::clamp<int64_t>(device_.spike_bytes / (rows * per_step), 1, spec_.timesteps)};
+  const int64_t laid_out = sliced_ > 0 ? round_up(rows, 16) : rows;  // tiled spikes come in sixteen rows
+  return {rows, std::clamp<int64_t>(device_.spike_bytes / (laid_out * per_step), 1, spec_.timesteps)};
 }
 
 Plan::Workspace Plan::lay_out(char* base, const Cut& cut) const {

@@ -43,7 +43,10 @@ __device__ __forceinline__ void add_products(int32_t (&sums)[4], const uint32_t 
   asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
       : "r"(bytes[0]), "r"(bytes[1]), "r"(bytes[2]), "r"(bytes[3]), "r"(first), "r"(second));
-#endif  // older devices have no such instruction; no Plan for them asks for it
+#else
+  __trap();  // there is no such instruction; a Plan asks for it only on devices that have it, in builds with code for
+             // them
+#endif
 }
 
 // Launch a kernel and report at once what was wrong with the launch. Call it in the file that defines the kernel.

@@ -27,6 +27,11 @@ class Plan:
         """
         Float32 array that run wants a copy of on the device.
         """
+    @property
+    def sliced_layers(self) -> int:
+        """
+        Layers that products of matrices serve.
+        """
 def info() -> dict[str, typing.Any]:
     """
     What this module was built for, and what the driver can run.

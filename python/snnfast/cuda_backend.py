@@ -36,7 +36,7 @@ _MINIMUM_DRIVER = {12: "525", 13: "580"}
 _WHY = {
     "tiny": "at most two hidden layers of at most 16 neurons fit into a thread's registers (output only)",
     "coded": "a code other than plain neurons: a warp takes a sample through the whole network until it may stop",
-    "slices": "products of whole matrices of bytes on the tensor cores; events where a layer has no such slices",
+    "slices": "{} of {} layers by products of whole matrices of bytes on the tensor cores, the others by events",
     "events": "serves every network, option and record",
 }
 
@@ -121,9 +121,9 @@ class CudaExecutable:
                 stream.cuda_stream, self._packed.data_ptr(), 0 if workspace is None else workspace.data_ptr(),
                 observations.data_ptr(), batch, output.data_ptr(), seed, first_sample, **records,
             )  # fmt: skip
-        if stream.cuda_stream != self._packed_on and not torch.cuda.is_current_stream_capturing():
-            # The weights must outlive what was queued, also on a stream that is not the one they were sent on.
-            self._packed.record_stream(stream)
+            if stream.cuda_stream != self._packed_on and not torch.cuda.is_current_stream_capturing():
+                # The weights must outlive what was queued, also on a stream that is not the one they were sent on.
+                self._packed.record_stream(stream)
 
     def run(self, observations: Tensor, seed: int, first_sample: int = 0) -> Tensor:
         output = torch.empty(observations.shape[0], self._n_out, dtype=torch.float32, device=self.device)
@@ -191,5 +191,5 @@ class CudaExecutable:
             "backend": "cuda",
             "isa": "sm_{}{}".format(*capability),
             "method": self.plan.method,
-            "why": _WHY[self.plan.method],
+            "why": _WHY[self.plan.method].format(self.plan.sliced_layers, len(self._spec.weights)),
         }
