@@ -63,11 +63,11 @@ PRESETS: dict[str, Preset] = {
     "rate-early-exit": Preset(
         shift=True,
         percentile=99.99,
-        timesteps=512,
+        timesteps=256,
         readout="parabolic",
         copies=4,
         early_exit="calibrated",
-        exit_factor=1.125,
+        exit_factor=1.15,
     ),
     "staged": Preset(method="staged", shift=True, timesteps=32, ramp=True),
     "radix": Preset(method="radix", timesteps=12),
