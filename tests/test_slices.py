@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The method of integer matrix products: exact where weights lie on a grid, refused where it would not be, and the same
-integers on every machine. On processors without a matrix unit its tiles are plain C++, so it is tested everywhere."""
+integers on every machine. The baseline's tiles are plain C++, so it is tested everywhere."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from snnfast.spec import NetworkSpec
 from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
 
 ISAS = [implementation.isa for implementation in implementations()[1:]]
+SLICING_ISAS = [isa for isa in ISAS if isa in ("amx", "baseline")]
 
 
 def with_weights(weights: np.ndarray, seed: int = 0) -> NetworkSpec:
@@ -31,7 +32,7 @@ def test_on_a_grid_slices_give_the_reference_bits(seed: int) -> None:
     spec = on_grid(random_spec(seed, **wide), [4, 8, 12, 16][seed % 4])
     observations = random_observations(spec, [1, 2, 15, 16, 17, 33][seed % 6], seed)
     want = implementations()[0].compile(spec).simulate(observations, seed, RECORD_ALL)
-    for isa in ISAS:
+    for isa in SLICING_ISAS:
         executable = CpuExecutable(spec, isa, method="slices")
         assert executable.method()["method"] in ("slices", "events")  # one layer alone has nothing to slice
         assert_same_simulation(executable.simulate(observations, seed, RECORD_ALL), want)
@@ -48,7 +49,7 @@ def test_every_rule_on_a_grid(order: str, decoding: str) -> None:
         spec = on_grid(random_spec(seed, **fixed, encoding="constant", timesteps=21), 16)
         observations = random_observations(spec, 9, seed)
         want = implementations()[0].compile(spec).simulate(observations, seed, RECORD_ALL)
-        for isa in ISAS:
+        for isa in SLICING_ISAS:
             got = CpuExecutable(spec, isa, method="slices").simulate(observations, seed, RECORD_ALL)
             assert_same_simulation(got, want)
 
@@ -59,7 +60,7 @@ def test_three_slices_are_exact_for_few_inputs_and_refused_for_many() -> None:
     few = with_weights(np.full((5, 9), large))
     observations = random_observations(few, 17, 3)
     want = implementations()[0].compile(few).simulate(observations, 0, RECORD_ALL)
-    for isa in ISAS:
+    for isa in SLICING_ISAS:
         executable = CpuExecutable(few, isa, method="slices")
         assert "3 slices" in executable.method()["why"]
         assert_same_simulation(executable.simulate(observations, 0, RECORD_ALL), want)
@@ -95,7 +96,7 @@ def test_weights_at_both_ends_of_the_float_range_are_sliced_exactly() -> None:
         spec = with_weights(np.array([[value, -value, 0.0], [0.0, 0.0, 0.0]]))
         observations = random_observations(spec, 4, 1)
         want = implementations()[0].compile(spec).simulate(observations, 0, RECORD_ALL)
-        for isa in ISAS:
+        for isa in SLICING_ISAS:
             got = CpuExecutable(spec, isa, method="slices").simulate(observations, 0, RECORD_ALL)
             assert_same_simulation(got, want)
 
@@ -107,7 +108,8 @@ def test_off_the_grid_slices_give_the_same_bits_on_every_instruction_set_and_few
         observations = random_observations(spec, 20, seed)
         exact = CpuExecutable(spec).simulate(observations, 0, RECORD_ALL)
         runs = [
-            CpuExecutable(spec, isa, method="slices", exact=False).simulate(observations, 0, RECORD_ALL) for isa in ISAS
+            CpuExecutable(spec, isa, method="slices", exact=False).simulate(observations, 0, RECORD_ALL)
+            for isa in SLICING_ISAS
         ]
         for other in runs[1:]:
             assert_same_simulation(other, runs[0])
@@ -119,6 +121,14 @@ def test_off_the_grid_slices_give_the_same_bits_on_every_instruction_set_and_few
     # Not the exact bits, but rounding moves spikes rarely: `snnfast bench contract` judges each.
     assert compared > 1_000_000
     assert differing < compared * 1e-4
+
+
+def test_the_other_instruction_sets_refuse_slices_and_leave_them_to_the_baseline() -> None:
+    spec = on_grid(random_spec(1, sizes=(4, 64, 64, 2)), 8)
+    for isa in set(ISAS) - set(SLICING_ISAS):
+        with pytest.raises(ValueError, match=f"'slices' is there for amx and, for comparison, baseline; not for {isa}"):
+            CpuExecutable(spec, isa, method="slices")
+    assert CpuExecutable(spec, method="slices").method()["isa"] in SLICING_ISAS
 
 
 def test_the_plan_says_which_method_and_why() -> None:

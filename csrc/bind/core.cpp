@@ -67,7 +67,8 @@ std::unique_ptr<Plan> make_plan(const std::vector<FloatArray>& weights,
                                    {"events", Method::events},
                                    {"tables", Method::tables},
                                    {"slices", Method::slices}});
-  return std::make_unique<Plan>(spec, choose_kernels(isa), options);
+  const bool slices = !isa && options.method == Method::slices;
+  return std::make_unique<Plan>(spec, slices ? kernels_with_slices() : choose_kernels(isa), options);
 }
 
 void run_request(const Plan& plan, const Request& request) {

@@ -92,6 +92,11 @@ const Kernels& default_kernels() {
   return *kernels;
 }
 
+const Kernels& kernels_with_slices() {
+  const Kernels& kernels = default_kernels();
+  return kernels.slices ? kernels : kernels_baseline;
+}
+
 bool packs_bytes() {
 #if defined(SNNFAST_X86)
   __builtin_cpu_init();

@@ -15,6 +15,9 @@ std::vector<const Kernels*> supported_kernels();
 // The best supported kernels that are not above the cap.
 const Kernels& default_kernels();
 
+// Those, or the baseline where they lack the method "slices".
+const Kernels& kernels_with_slices();
+
 // Whether the processor packs bytes quickly (AVX-512 VBMI2).
 bool packs_bytes();
 

@@ -59,7 +59,8 @@ constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multipl
 struct Kernels {
   const char* isa;
   int64_t lanes, panel, row;
-  bool matrix_unit;  // whether "slices" can pay
+  bool slices;       // whether there is the method "slices"
+  bool matrix_unit;  // whether it can pay
   // Bytes of scratch memory that run_block needs, aligned to 64.
   int64_t (*scratch_bytes)(const NetworkView&);
   // Run samples first .. first + count - 1 for all time steps. False if interrupted.

@@ -276,6 +276,8 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
     require(method == Method::automatic, "a network with a code has one method only");
     build_code(spec);
   } else if (method == Method::slices || (method == Method::automatic && !small && kernels.matrix_unit)) {
+    require(kernels.slices,
+            std::string("method 'slices' is there for amx and, for comparison, baseline; not for ") + kernels.isa);
     build_slices(spec, options);
     require(method != Method::slices || slices_.size() == last,
             options.exact ? "method 'slices' needs weights that lie on a grid where the result must be exact"

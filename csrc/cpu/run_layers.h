@@ -158,7 +158,7 @@ constexpr int64_t kClocksPerRow = 1, kClocksPerProduct = 30;
 // Whether layer l, whose inputs are in the samples' spike bits, is cheaper by slices.
 bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps) {
   const SliceView* slices = net.layers[l].slices;
-  if (!slices) return false;
+  if (!kHasTiles || !slices) return false;
   if (!kHasMatrixUnit || net.always_slices) return net.always_slices;
   const int64_t words = bits_stride(net.layers[l - 1].panels) / kPanelsPerWord;
   const int64_t products = slices->output_tiles * slices->input_tiles * slices->slices * steps * kClocksPerProduct;
@@ -320,13 +320,14 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
     bool sliced = false;
     for (int64_t l = 0; l < net.n_layers; ++l) {
       const bool finished =
-          sliced ? run_layer_by_slices(net, request, l, offset, first, count, t0, steps, samples, bytes, interrupt)
-                 : run_layer(net, request, l, offset, first, count, t0, steps, samples, currents, interrupt);
+          kHasTiles && sliced
+              ? run_layer_by_slices(net, request, l, offset, first, count, t0, steps, samples, bytes, interrupt)
+              : run_layer(net, request, l, offset, first, count, t0, steps, samples, currents, interrupt);
       if (!finished) return false;
       offset += net.layers[l].padded;
       if (!net.layers[l].fires) continue;
       sliced = l + 1 < net.n_layers && slices_pay(net, l + 1, samples, count, steps);
-      if (sliced) write_bytes(net, l + 1, samples, count, steps, bytes);
+      if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, bytes);
       for (int64_t i = 0; i < count; ++i) {
         SampleState& s = samples[i];
         collect_spikes(net, request, l, first + i, t0, steps, s);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Eight tiles of 16 rows of 64 bytes, and the product of bytes with signed bytes: Intel's AMX, or the same in plain
-// C++, which gives the same integers, slowly.
+// C++, which gives the same integers, slowly. The latter is for comparison, so one instruction set has it: baseline.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@ namespace {
 
 #if defined(SNNFAST_AMX)
 
-constexpr bool kHasMatrixUnit = true;
+constexpr bool kHasMatrixUnit = true, kHasTiles = true;
 
 // The tiles of this thread, configured as long as this object lives: other libraries configure them otherwise. Written
 // as assembler because the compilers' intrinsics do not say which memory they read.
@@ -57,6 +57,11 @@ class Tiles {
 #else
 
 constexpr bool kHasMatrixUnit = false;
+#if defined(__AVX2__)
+constexpr bool kHasTiles = false;
+#else
+constexpr bool kHasTiles = true;
+#endif
 
 class Tiles {
  public:

@@ -168,8 +168,10 @@ struct Tiny {
   float second[kTinyWidth * kTinyWidth], second_bias[kTinyWidth];  // (inputs, neurons)
   float last[kTinyWidth * kTinyWidth], last_bias[kTinyWidth];      // (inputs, outputs rounded up to 2, 4 or 16)
 };
+// What conversions make. Every kernel is in the wheel seven times, so others have fewer made to measure.
+constexpr bool tiny_usual(bool delayed, float threshold) { return !delayed && threshold == 1.0f; }
 // How many outputs the last layer of a tiny network is rounded up to.
-constexpr int tiny_outputs(int64_t n_out) { return n_out <= 2 ? 2 : n_out <= 4 ? 4 : kTinyWidth; }
+constexpr int tiny_outputs(bool usual, int64_t n_out) { return usual && n_out <= 2 ? 2 : n_out <= 4 ? 4 : kTinyWidth; }
 void tiny(const Tiny& a, void* stream);
 
 // coded.cu: a network with a code, whole, one sample a warp.

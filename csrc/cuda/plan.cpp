@@ -193,7 +193,7 @@ void Plan::make_tiny(const NetworkSpec& spec) {
   packed_.resize(packed_.size() + static_cast<size_t>(round_up(spec.layers[0].n_in * kTinyWidth, 64)), 0.0f);
   transposed(spec.layers[0], packed_.data() + tiny_first_, a.first_bias, kTinyWidth);
   if (last == 2) transposed(spec.layers[1], a.second, a.second_bias, kTinyWidth);
-  transposed(spec.layers[last], a.last, a.last_bias, tiny_outputs(spec.n_out()));
+  transposed(spec.layers[last], a.last, a.last_bias, tiny_outputs(tiny_usual(a.delayed, a.threshold), a.n_out));
 }
 
 Plan::Plan(const NetworkSpec& spec, const Device& device, bool exact) : device_(device) {

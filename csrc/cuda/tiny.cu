@@ -37,7 +37,7 @@ __device__ __forceinline__ void sum(const float (&spikes)[Samples][kTinyWidth], 
   }
 }
 
-// Unit: the threshold is 1, so that what a spike subtracts is the spike itself.
+// Unit: the threshold is 1, so that what a spike subtracts is the spike itself. Not with Delayed.
 template <bool Delayed, bool Unit, int Hidden, int Outputs>
 __global__ void __launch_bounds__(kThreads) tiny_kernel(const __grid_constant__ Tiny a) {
   using Rule = NeuronRule<Delayed, Reset::subtraction, false, false>;
@@ -124,9 +124,11 @@ void launch_tiny(const Tiny& a, void* stream) {
 
 template <bool Delayed, bool Unit, int Hidden>
 void launch_outputs(const Tiny& a, void* stream) {
-  switch (tiny_outputs(a.n_out)) {
+  constexpr bool usual = tiny_usual(Delayed, Unit ? 1.0f : 0.0f);
+  switch (tiny_outputs(usual, a.n_out)) {
     case 2:
-      return launch_tiny<Delayed, Unit, Hidden, 2>(a, stream);
+      if constexpr (usual) return launch_tiny<Delayed, Unit, Hidden, 2>(a, stream);
+      [[fallthrough]];
     case 4:
       return launch_tiny<Delayed, Unit, Hidden, 4>(a, stream);
     default:
@@ -139,13 +141,14 @@ void launch_hidden(const Tiny& a, void* stream) {
   a.hidden == 1 ? launch_outputs<Delayed, Unit, 1>(a, stream) : launch_outputs<Delayed, Unit, 2>(a, stream);
 }
 
-template <bool Delayed>
-void launch_unit(const Tiny& a, void* stream) {
-  a.threshold == 1.0f ? launch_hidden<Delayed, true>(a, stream) : launch_hidden<Delayed, false>(a, stream);
-}
-
 }  // namespace
 
-void tiny(const Tiny& a, void* stream) { a.delayed ? launch_unit<true>(a, stream) : launch_unit<false>(a, stream); }
+void tiny(const Tiny& a, void* stream) {
+  if (tiny_usual(a.delayed, a.threshold)) {
+    launch_hidden<false, true>(a, stream);
+  } else {
+    a.delayed ? launch_hidden<true, false>(a, stream) : launch_hidden<false, false>(a, stream);
+  }
+}
 
 }  // namespace snnfast::cuda

@@ -222,7 +222,7 @@ int64_t check(uint64_t seed) {
     if (plan.sliced_layers() != plan.n_layers() - 1) throw std::logic_error("only some layers are sliced");
     options = {false, Method::slices};
   }
-  const snnfast::Plan cpu(net, default_kernels(), options);
+  const snnfast::Plan cpu(net, options.method == Method::slices ? kernels_with_slices() : default_kernels(), options);
   Results<std::vector<float>, snnfast::Request> want(net, batch);
   cpu.run(want.request(observations.data(), batch, seed, first_sample, true, true),
           {[](void*) { return false; }, nullptr});
