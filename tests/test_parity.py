@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ import snnfast as sf
 from conftest import Implementation, implementations, random_observations, random_spec
 from snnfast import backends
 from snnfast.reference import Simulation
+from snnfast.spec import NetworkSpec, NeuronSpec
 
 COMPILED = implementations()[1:]
 RECORD_ALL = frozenset({"spikes", "potentials"})
@@ -100,6 +102,36 @@ def test_tables_at_batch_sizes_around_every_group_of_samples(sizes: tuple[int, .
 @pytest.mark.parametrize("width", [1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 200])
 def test_layer_widths_around_every_lane_and_panel_width(width: int) -> None:
     check_network(width, batch=3, sizes=(5, width, width, 3), timesteps=20)
+
+
+@pytest.mark.parametrize("copies", [1, 4, 12])
+@pytest.mark.parametrize("threshold", [1.0, 0.3, 1e-38, 3e38])
+def test_membranes_at_every_edge_of_the_number_range(threshold: float, copies: int) -> None:
+    # Currents around the threshold, denormal, huge, and sums that leave the range: infinities, and what is no number.
+    one, inf = np.float32(threshold), np.float32(np.inf)
+    around = [one, np.nextafter(one, -inf), np.nextafter(one, inf), one / 2, one / 3, one * np.float32(0.9)]
+    currents = [*around, *(-x for x in around), 0.0, -0.0, 1e-45, -1e-45, 1e-38, 1e-10, 1.0, -1.0, 1e30, 3e38, -3e38]
+    first = np.tile(np.array(currents, dtype=np.float32), copies)[:, None]
+    rng = np.random.default_rng(copies)
+    second = rng.choice(np.array([0, 1, -1, 1e-45, 3e38, -3e38], dtype=np.float32), (len(first) + 1, len(first)))
+    # Currents of +inf and -inf after one another: no number.
+    second[:4] = np.where(np.arange(len(first)) % len(currents) == 3, 3e38, np.where(second[:4] > 0, -3e38, second[:4]))
+    spec = NetworkSpec(
+        weights=(first, second, rng.standard_normal((3, len(second))).astype(np.float32)),
+        biases=(None, None, None),
+        neuron=NeuronSpec(threshold=threshold),
+        timesteps=40,
+    )
+    observations = torch.tensor([[1.0], [0.5], [-1.0], [2.0], [0.0]])
+    want = implementations()[0].compile(spec).simulate(observations, 0, RECORD_ALL)
+    assert want.potentials is not None
+    assert threshold > 1e38 or bool(want.potentials[1].isnan().any())
+    for implementation in COMPILED:
+        executable = implementation.compile(spec)
+        assert_same_simulation(executable.simulate(observations, 0, RECORD_ALL), want)
+        for row in range(len(observations)):
+            got = executable.run(observations[row : row + 1], 0)
+            assert_same_bits(got, want.output[row : row + 1], f"{implementation.name}, sample {row}")
 
 
 def test_many_time_tiles_give_the_same_bits_as_one() -> None:

@@ -36,6 +36,12 @@ SNNFAST_HOST_DEVICE float whole(float a) { return static_cast<float>(static_cast
 // `a - b` where the mask is set, else `a`: x - 0 is x for every x.
 SNNFAST_HOST_DEVICE float subtract_where(bool mask, float a, float b) { return a - keep_where(mask, b); }
 
+// The same where the mask says a >= b, and b is positive: there are types that need no mask for that.
+template <class Mask, class V>
+SNNFAST_HOST_DEVICE V subtract_reached(Mask mask, V a, V b) {
+  return subtract_where(mask, a, b);
+}
+
 template <class V>
 struct NeuronConstants {
   V alpha, beta, threshold;
@@ -68,7 +74,11 @@ struct NeuronRule {
       syn = arriving;
       mem = kept + arriving;
       const auto spike = at_least(mem, c.threshold);
-      mem = after_reset<V>(mem, spike, c.threshold);
+      if constexpr (reset == Reset::subtraction) {
+        mem = subtract_reached(spike, mem, c.threshold);
+      } else {
+        mem = after_reset<V>(mem, spike, c.threshold);
+      }
       return spike;
     }
   }

@@ -244,12 +244,16 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
   const LayerView& layer = net.layers[l];
   const bool constant = l == 0 && net.encoding == static_cast<int>(Encoding::constant);
   const bool mean = l == net.n_layers - 1 && net.decoding == static_cast<int>(Decoding::mean_potential);
-  const NeuronConstants<EagerVec> constants = vector_constants<EagerVec>(net);
   const bool far = layer.n_in * layer.padded > kFarFloats;
   bool go_on = true;
   with_rule(net, layer.fires, [&](auto rule) {
-    for (int64_t p = 0; p < layer.panels && go_on; ++p) {
-      const int64_t begin = p * kPanel, width = layer.padded - begin < kPanel ? layer.padded - begin : kPanel;
+    using Rule = decltype(rule);
+    // Two panels' chains of steps hide each other's latency; currents that change are there for one at a time only.
+    constexpr bool kPairs = Rule::fires && !Rule::has_synapse;
+    for (int64_t p = 0, width; p < layer.panels && go_on; p += width > kPanel ? 2 : 1) {
+      const int64_t begin = p * kPanel,
+                    most = kPairs && constant && layer.padded - begin >= 2 * kPanel ? 2 * kPanel : kPanel;
+      width = layer.padded - begin < most ? layer.padded - begin : most;
       for (int64_t i = 0; i < count && go_on; ++i) {
         SampleState& s = samples[i];
         Scan scan;
@@ -261,14 +265,20 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
         scan.total = mean ? s.total + begin : nullptr;
         scan.spike_bits = s.spike_bits + p;
         scan.stride = bits_stride(layer.panels);
-        scan.valid = layer.n_out - begin < kPanel ? layer.n_out - begin : kPanel;
+        scan.valid = layer.n_out - begin < width ? layer.n_out - begin : width;
         scan.potentials_stride = request.batch * layer.n_out;
         scan.potentials = request.potentials
                               ? request.potentials[l] + (t0 * request.batch + first + i) * layer.n_out + begin
                               : nullptr;
         scan.steps = steps;
-        with_vectors(width / Vec::lanes,
-                     [&](auto vectors) { scan_panel<decltype(rule), decltype(vectors)::value>(scan, constants); });
+        if constexpr (kPairs) {
+          if (width > kPanel) scan_panels<Rule, 2 * kPanelVectors>(scan, vector_constants(net));
+        }
+        if (width <= kPanel) {
+          with_vectors(width / Vec::lanes, [&](auto vectors) {
+            scan_panels<Rule, decltype(vectors)::value>(scan, vector_constants<EagerVec>(net));
+          });
+        }
         go_on = !interrupt.poll(interrupt.context);
       }
     }

@@ -57,6 +57,8 @@ SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm512_maskz_max_ps(0xFFFF, a.
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm512_maskz_min_ps(0xFFFF, a.v, b.v)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvttps_epi32(0xFFFF, a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return m.m; }
+// The bits of vector v of a row.
+SNNFAST_INLINE void store_bits(void* row, int v, Mask m) { _store_mask16(static_cast<__mmask16*>(row) + v, m.m); }
 // How often a mask was set, per lane.
 struct Count {
   __m512i n;
@@ -102,6 +104,9 @@ SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm256_cvtepi32_ps(_mm256_cvttps_epi32(a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.m)); }
+SNNFAST_INLINE void store_bits(void* row, int v, Mask m) {
+  static_cast<uint8_t*>(row)[v] = static_cast<uint8_t>(bits(m));
+}
 struct Count {
   __m256i n;
 };
@@ -159,6 +164,11 @@ SNNFAST_INLINE uint32_t bits(Mask m) {
   return (m.m[0] & 1u) | (m.m[1] & 2u) | (m.m[2] & 4u) | (m.m[3] & 8u);
 #endif
 }
+// Half a byte each, ascending: an odd vector's follow those of the one before.
+SNNFAST_INLINE void store_bits(void* row, int v, Mask m) {
+  uint8_t* const byte = static_cast<uint8_t*>(row) + v / 2;
+  *byte = static_cast<uint8_t>(v % 2 ? *byte | bits(m) << 4 : bits(m));
+}
 struct Count {
   Int4 n;
 };
@@ -190,15 +200,21 @@ struct FusedVec : Vec {
 SNNFAST_INLINE FusedVec subtract_where(Mask m, FusedVec a, FusedVec b) {
   return Vec{_mm512_mask_fmsub_ps(a.v, m.m, _mm512_set1_ps(1.0f), b.v)};
 }
-// A Vec that subtracts before it is known whether it must: one operation more, but a chain of steps waits less.
+// A Vec for chains of steps, which wait for every operation in turn. A neuron that has reached its threshold has two
+// numbers to go on with, a and a - b. As bits without sign, what it goes on with is the smaller one: where a >= b,
+// a - b is not negative and at most a; elsewhere a - b is negative, so larger than every positive a, and larger than a
+// negative one, being further from zero. (Not a number: both are the same.) So nothing waits for a comparison.
 struct EagerVec : Vec {
   EagerVec() = default;
   SNNFAST_INLINE EagerVec(Vec a) : Vec{a} {}
 };
-SNNFAST_INLINE EagerVec subtract_where(Mask m, EagerVec a, EagerVec b) { return choose(m, Vec{a} - Vec{b}, a); }
+SNNFAST_INLINE EagerVec subtract_reached(Mask, EagerVec a, EagerVec b) {
+  const __m512i stays = _mm512_castps_si512(a.v), less = _mm512_castps_si512((Vec{a} - Vec{b}).v);
+  return Vec{_mm512_castsi512_ps(_mm512_maskz_min_epu32(0xFFFF, stays, less))};
+}
 #else
 using FusedVec = Vec;
-using EagerVec = Vec;  // as it does by itself
+using EagerVec = Vec;  // nearly as quick by itself
 #endif
 
 // a b + c for a product that is exact: rounded once either way.
