@@ -179,8 +179,22 @@ def test_act_takes_what_the_network_takes(net: sf.SpikingNetwork) -> None:
     wide = np.zeros((2, 6), np.float32)
     wide[:, ::2] = X.numpy()
     for row, action in enumerate(want):
-        for kind in (X[row], X[row].double(), X.numpy()[row], X.double().numpy()[row], wide[row, ::2]):
+        plain = X.numpy()[row].copy()
+        sent = pickle.loads(pickle.dumps(plain))  # its dtype is an object of its own
+        shifted = np.frombuffer(b"\0" + plain.tobytes(), np.uint8)[1:].view(np.float32)  # not aligned, read-only
+        assert not shifted.flags.aligned
+        for kind in (
+            X[row],
+            X[row].double(),
+            plain,
+            plain.astype(float),
+            wide[row, ::2],
+            sent,
+            shifted,
+            plain[::-1][::-1],
+        ):
             assert net.act(kind) == action
+        assert net.act(plain[::-1]) == net.act(plain[::-1].copy())
         assert net.act(observation=X[row], seed=3) == action
     for bad in (X.numpy()[0, :2], np.zeros((1, 3), np.float32)):
         with pytest.raises(ValueError, match="observation"):

@@ -33,7 +33,7 @@ namespace {
 py::object fast_act(const py::object& plan, const py::object& fallback) {
   const Plan& p = plan.cast<const Plan&>();
   if (p.n_out() > kMaxActions) return fallback;
-  PyObject* function = make_act(p, plan.ptr(), py::module_::import("numpy").attr("ndarray").ptr(), fallback.ptr());
+  PyObject* function = make_act(p, plan.ptr(), fallback.ptr());
   if (!function) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(function);
 }

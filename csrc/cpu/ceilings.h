@@ -27,7 +27,7 @@ SNNFAST_INLINE void opaque(Vec& a) {
 #endif
 }
 
-// Rounds over registers alone: op(chain) is done kChains times in every round.
+// Rounds over registers alone: op(chain, its number) is done kChains times in every round.
 template <class Op>
 SNNFAST_INLINE void over_chains(int64_t rounds, Op&& op) {
   Vec chain[kChains];
@@ -36,7 +36,7 @@ SNNFAST_INLINE void over_chains(int64_t rounds, Op&& op) {
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 16
     for (int i = 0; i < kChains; ++i) {
-      op(chain[i]);
+      op(chain[i], i);
       opaque(chain[i]);
     }
   }
@@ -73,24 +73,31 @@ double ceiling_loop(Ceiling what, const float* memory, int64_t floats, int64_t r
   const NeuronConstants<Vec> constants{x, x, broadcast(1.0f)};
   switch (what) {
     case Ceiling::add:
-      over_chains(rounds, [x](Vec& a) { a = a + x; });
+      over_chains(rounds, [x](Vec& a, int) { a = a + x; });
       return in_chains;
     case Ceiling::mul_add:
-      over_chains(rounds, [x, y](Vec& a) { a = a * y + x; });
+      over_chains(rounds, [x, y](Vec& a, int) { a = a * y + x; });
       return in_chains;
     case Ceiling::step: {
       uint32_t any = 0;
-      over_chains(rounds, [&](Vec& mem) {
+      // As the kernels do it: neighbours subtract in different ways, see FusedVec.
+      over_chains(rounds, [&](Vec& mem, int i) {
         Vec syn = x;
-        any |= bits(CeilingRule::step(mem, syn, x, constants));
+        if (i & 1) {
+          FusedVec m = mem, s = x;
+          any |= bits(CeilingRule::step<FusedVec>(m, s, x, {x, x, constants.threshold}));
+          mem = m;
+        } else {
+          any |= bits(CeilingRule::step(mem, syn, x, constants));
+        }
       });
       __asm__ volatile("" : : "r"(any));
       return in_chains;
     }
     case Ceiling::step_latency: {
-      Vec mem = y, syn = x;
+      EagerVec mem = y, syn = x;
       for (int64_t r = 0; r < rounds; ++r) {
-        CeilingRule::step(mem, syn, x, constants);
+        CeilingRule::step<EagerVec>(mem, syn, x, {x, x, constants.threshold});
         opaque(mem);
       }
       return static_cast<double>(rounds);
