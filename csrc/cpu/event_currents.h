@@ -62,6 +62,9 @@ struct SpikeLists {
 
 inline int64_t groups_of(int64_t steps) { return (steps + kSteps - 1) / kSteps; }
 
+// Lists of the group whose first is the i-th step: the last group may do with half as many.
+inline int64_t group_lists(int64_t steps, int64_t i) { return steps - i <= kSteps / 2 ? kSteps / 2 : kSteps; }
+
 // Room for the lists of up to `inputs` inputs over `steps` steps, if all spiked always.
 template <class Arena>
 SpikeLists take_lists(Arena& arena, int64_t inputs, int64_t steps) {
@@ -110,7 +113,7 @@ inline void list_spikes(const PanelBits* bits, int64_t stride, int64_t n_in, int
     for (int64_t g = 0; g < groups; ++g) {
       const int32_t length = lists.counts[steps_of[g * kSteps]];
       lists.lengths[s * groups + g] = length;
-      for (int64_t i = g * kSteps; i < (g + 1) * kSteps; ++i) {
+      for (int64_t i = g * kSteps; i < g * kSteps + group_lists(steps, g * kSteps); ++i) {
         const int64_t next = n + length;
         if (steps_of[i] < steps) n += write(bits + steps_of[i] * stride, begin, end, end_bits, lists.ids + n);
         do {  // once, nearly always: lists of a group differ little
@@ -123,27 +126,29 @@ inline void list_spikes(const PanelBits* bits, int64_t stride, int64_t n_in, int
   }
 }
 
-// Currents of V vectors of outputs for one group of steps, `to` each. First, last: segment.
-template <int V>
+// Currents of V vectors of outputs for a group of N steps: which, says `step`. First, last: segment.
+template <int V, int N>
 SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const uint32_t* ids, int64_t length,
-                                   float* const (&to)[kSteps], bool first, bool last) {
+                                   const int32_t* step, float* currents, bool first, bool last) {
   constexpr int L = Vec::lanes;
-  Vec h[kSteps][V];
+  float* to[N];
+  Vec h[N][V];
 #pragma GCC unroll 8
-  for (int i = 0; i < kSteps; ++i) {
+  for (int i = 0; i < N; ++i) {
+    to[i] = currents + step[i] * kPanel;
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) h[i][v] = first ? broadcast(0.0f) : load(to[i] + v * L);
   }
   for (int64_t k = 0; k < length; ++k) {
 #pragma GCC unroll 8
-    for (int i = 0; i < kSteps; ++i) {
+    for (int i = 0; i < N; ++i) {
       const float* row = rows + static_cast<int64_t>(ids[i * length + k]) * (V * L);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) h[i][v] = h[i][v] + load(row + v * L);
     }
   }
 #pragma GCC unroll 8
-  for (int i = 0; i < kSteps; ++i) {
+  for (int i = 0; i < N; ++i) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) store(to[i] + v * L, last ? h[i][v] + load(bias + v * L) : h[i][v]);
   }
@@ -165,12 +170,19 @@ __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t ou
   for (int64_t s = 0; s < segments.count; ++s) {
     const float* next = rows + (s + 1) * segments.inputs * V * Vec::lanes;
     for (int64_t g = 0; g < groups; ++g) {
-      for (int64_t i = 0; prefetch && i < ahead; ++i, next += kLine) __builtin_prefetch(next, 0, 2);
-      float* to[kSteps];
-      for (int i = 0; i < kSteps; ++i) to[i] = currents + step[i] * kPanel;
-      const int64_t length = lists.lengths[s * groups + g];
-      group_currents<V>(rows, bias, ids, length, to, s == 0, s == segments.count - 1);
-      ids += kSteps * length;
+      if (prefetch) {
+#pragma GCC unroll 8
+        for (int64_t i = 0; i < ahead; ++i) __builtin_prefetch(next + i * kLine, 0, 2);
+        next += ahead * kLine;
+      }
+      const int64_t length = lists.lengths[s * groups + g], n = group_lists(steps, g * kSteps);
+      const bool first = s == 0, last = s == segments.count - 1;
+      if (n == kSteps) {
+        group_currents<V, kSteps>(rows, bias, ids, length, step, currents, first, last);
+      } else {
+        group_currents<V, kSteps / 2>(rows, bias, ids, length, step, currents, first, last);
+      }
+      ids += n * length;
       step += kSteps;
     }
   }
