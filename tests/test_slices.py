@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The method of integer matrix products: exact where weights lie on a grid, refused where it would not be, and the same
-integers on every machine. The baseline's tiles are plain C++, so it is tested everywhere."""
+integers on every machine. The baseline's tiles are plain C++, so it is tested everywhere; and so are, in a program of
+their own, the vectors that AMX shares with AVX-512."""
 
 from __future__ import annotations
 
 import dataclasses
+import platform
+import re
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from conftest import implementations, on_grid, random_observations, random_spec
+from slices_host.build import build_for_slices
 from snnfast.backends import CpuExecutable
 from snnfast.spec import NetworkSpec
 from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
@@ -129,6 +135,17 @@ def test_the_other_instruction_sets_refuse_slices_and_leave_them_to_the_baseline
         with pytest.raises(ValueError, match=f"'slices' is there for amx and, for comparison, baseline; not for {isa}"):
             CpuExecutable(spec, isa, method="slices")
     assert CpuExecutable(spec, method="slices").method()["isa"] in SLICING_ISAS
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="for the instruction sets of x86")
+def test_the_vectors_of_every_instruction_set_leave_the_bits_of_the_baselines(tmp_path: Path) -> None:
+    program = build_for_slices(tmp_path)
+    done = subprocess.run([program, "400"], capture_output=True, text=True, check=False)
+    found = re.fullmatch(r"layers 400, others (\d), different 0, spikes (\d+)\n", done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert found, done.stdout
+    assert int(found[1]) == len({"avx2", "avx512"} & set(ISAS))
+    assert int(found[2]) > 10_000
 
 
 def test_the_plan_says_which_method_and_why() -> None:

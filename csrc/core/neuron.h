@@ -2,8 +2,8 @@
 // The integrate-and-fire neuron. This is the only place where its rule is written.
 //
 // The rule is a template over the value type V: `float`, or a vector of floats for which the overloads at_least, above,
-// clear_where, subtract_where and the arithmetic operators exist (csrc/cpu/simd.h). So every instruction set and the
-// GPU run these lines.
+// clear_where, subtract_where and the arithmetic operators exist (csrc/cpu/simd.h), and perhaps subtract_reached. So
+// every instruction set and the GPU run these lines.
 //
 // Exactness: each operation below is rounded by itself (builds use -ffp-contract=off; CUDA must use -fmad=false). A
 // factor alpha of 0 leaves its term out, a factor beta of 1 takes the membrane as it is: see HasAlpha and HasBeta.

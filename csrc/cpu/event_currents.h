@@ -52,7 +52,7 @@ struct Segments {
 };
 
 // The inputs that spiked, as lists: for every segment, for every group of steps, as many lists as there are steps in a
-// group, equally long. What fills them up is input n_in, the row of zeros.
+// group (see group_lists), equally long. What fills them up is input n_in, the row of zeros.
 struct SpikeLists {
   uint32_t* ids;
   int32_t* steps;    // (segments, steps in whole groups): which step's list it is; past the last step: nobody's

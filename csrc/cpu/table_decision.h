@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One decision of a network of one or two narrow hidden layers: the whole network step by step, everything in
-// registers. It is bound by the latency of the first layer's add - compare - subtract chain; the layers behind it run
-// in its shadow.
+// registers. It is bound by the latency of the first layer's chain of steps (see EagerVec); the layers behind it run in
+// its shadow.
 #pragma once
 
 #include "core/modes.h"

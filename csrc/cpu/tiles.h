@@ -57,7 +57,7 @@ class Tiles {
 #else
 
 constexpr bool kHasMatrixUnit = false;
-#if defined(__AVX2__)
+#if defined(SNNFAST_NO_TILES)
 constexpr bool kHasTiles = false;
 #else
 constexpr bool kHasTiles = true;

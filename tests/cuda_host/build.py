@@ -22,7 +22,9 @@ EXACT = ["-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
 SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
 
-def _run_all(commands: Sequence[Sequence[object]]) -> None:
+def run_all(commands: Sequence[Sequence[object]]) -> None:
+    """Run commands, a few at a time; raise a RuntimeError with what one that fails has said."""
+
     def run(command: Sequence[object]) -> None:
         done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -55,9 +57,9 @@ def build_for_host(folder: Path, *, sanitize_cpu: bool = False) -> Path:
     for source, made in zip(sources, objects, strict=True):
         checks = SANITIZE if sanitize_cpu or source.stem != "kernels_baseline" else []
         commands.append([compiler(), *flags, *checks, "-x", "c++", "-c", source, "-o", made])
-    _run_all(commands)
+    run_all(commands)
     program = folder / "parity"
-    _run_all([[compiler(), *SANITIZE, *objects, "-pthread", "-o", program]])
+    run_all([[compiler(), *SANITIZE, *objects, "-pthread", "-o", program]])
     return program
 
 
@@ -68,12 +70,12 @@ def build_for_device(folder: Path, architecture: str) -> Path:
     objects = [folder / f"{p.parent.name}_{p.stem}.o" for p in (*KERNELS, *host)]
     device_flags = ["-O3", "-lineinfo", "-fmad=false", f"-arch={architecture}"]
     host_flags = ["-O2", "-DSNNFAST_ON_DEVICE", "-Xcompiler=" + ",".join(EXACT)]
-    _run_all(
+    run_all(
         [
             [nvcc, *COMMON, *(device_flags if p.suffix == ".cu" else host_flags), "-c", p, "-o", o]
             for p, o in zip((*KERNELS, *host), objects, strict=True)
         ]
     )
     program = folder / "parity"
-    _run_all([[nvcc, f"-arch={architecture}", *objects, "-o", program]])
+    run_all([[nvcc, f"-arch={architecture}", *objects, "-o", program]])
     return program
