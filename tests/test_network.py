@@ -182,6 +182,7 @@ def test_act_takes_what_the_network_takes(net: sf.SpikingNetwork) -> None:
         plain = X.numpy()[row].copy()
         sent = pickle.loads(pickle.dumps(plain))  # its dtype is an object of its own
         shifted = np.frombuffer(b"\0" + plain.tobytes(), np.uint8)[1:].view(np.float32)  # not aligned, read-only
+        assert sent.dtype is not plain.dtype
         assert not shifted.flags.aligned
         for kind in (
             X[row],

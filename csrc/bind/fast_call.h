@@ -107,7 +107,7 @@ inline Outcome decide_from_buffer(const Plan& plan, PyObject* array, float* outp
 }
 
 // The plain case of a decision: a contiguous float32 array of n_in finite numbers. The buffer protocol takes as long as
-// a tenth of a tiny network's hundred steps, so most arrays are looked into.
+// a sixth of a tiny network's hundred steps, so most arrays are looked into.
 inline PyObject* act(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
   namespace py = pybind11;
   const FastCall* call = fast_call_of(self);
