@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,25 @@ def test_tables_at_batch_sizes_around_every_group_of_samples(sizes: tuple[int, .
 @pytest.mark.parametrize("width", [1, 3, 4, 5, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 129, 200])
 def test_layer_widths_around_every_lane_and_panel_width(width: int) -> None:
     check_network(width, batch=3, sizes=(5, width, width, 3), timesteps=20)
+
+
+@pytest.mark.parametrize("inputs", [64, 255, 256, 257, 320, 511, 512, 513, 700, 1030])
+def test_lists_of_spikes_at_every_rate_of_inputs_in_one_segment_or_several(inputs: int) -> None:
+    gen = torch.Generator().manual_seed(inputs)
+    sizes = (3, inputs, 35, 2)
+    weights = [torch.randn(n, k, generator=gen) / k**0.5 for k, n in itertools.pairwise(sizes)]
+    # From silent through a few and nearly all of a word's 64 inputs to every one at every step.
+    drives = [torch.full((inputs,), level) for level in (-9.0, 0.03, 0.9, 9.0)]
+    drives.append(torch.rand(inputs, generator=gen) * 1.2)
+    drives.append(torch.where(torch.arange(inputs) < inputs // 2, 9.0, 0.05))  # uneven segments
+    for drive in drives:
+        for timesteps in (1, 2, 3, 5, 7, 18):
+            biases = [drive, torch.zeros(35), torch.zeros(2)]
+            spec = NetworkSpec(weights, biases, NeuronSpec(), timesteps=timesteps)
+            observations = torch.randn(3, 3, generator=gen)
+            want = implementations()[0].compile(spec).simulate(observations, 0, RECORD_ALL)
+            for implementation in COMPILED:
+                assert_same_simulation(implementation.compile(spec).simulate(observations, 0, RECORD_ALL), want)
 
 
 @pytest.mark.parametrize("copies", [1, 4, 12])

@@ -4,13 +4,14 @@
 // because x + 0 is x (sums begin at +0, so no sum is ever -0).
 //
 // What such sums cost is loading rows. So outputs are cut so narrow, and inputs into segments so short, that the rows
-// in use stay in the first cache. Steps are summed side by side, several chains of additions at once; those of a group
-// have about as many spikes each, and the shorter lists are filled up with a row of zeros: without that, every list's
-// end would be a branch that nobody can predict.
+// in use stay in the first cache. Reading which rows takes loads as well: one for all the steps of a group, which are
+// summed side by side, several chains of additions at once. They have about as many spikes each, and the shorter lists
+// are filled up with a row of zeros: without that, every list's end would be a branch that nobody can predict.
 #pragma once
 
 #include "cpu/kernels.h"
 #include "cpu/panels.h"
+#include "cpu/segments.h"
 #include "cpu/simd.h"
 #include "cpu/spike_ids.h"
 
@@ -40,21 +41,15 @@ SNNFAST_INLINE uint64_t used_bits(int64_t neurons) {
 constexpr int kRowVectors = Vec::lanes == 16 ? 2 : 4;   // a row of weights, of LayerView::rows
 constexpr int64_t kRow = kRowVectors * Vec::lanes;      // its outputs
 constexpr int kSteps = Vec::lanes == 16 ? 4 : 2;        // side by side: chains enough to hide an addition's latency
-constexpr int64_t kMostRows = (48 << 10) / (4 * kRow);  // of a segment; a little more than the first cache pays
+constexpr int64_t kMostRows = (32 << 10) / (4 * kRow);  // of a segment: as much as the smallest first caches hold
 static_assert(kMostRows % 64 == 0, "segments are whole words of spikes");
-
-struct Segments {
-  int64_t count, inputs;  // inputs: of each but the last, which has the rest
-  explicit Segments(int64_t n_in) : count((n_in + kMostRows - 1) / kMostRows), inputs(n_in) {
-    if (count > 1) inputs = ((n_in + count - 1) / count + 63) / 64 * 64;
-    count = (n_in + inputs - 1) / inputs;
-  }
-};
+static_assert(kMostRows < 1 << 16, "a list's ids have 16 bits");
 
 // The inputs that spiked, as lists: for every segment, for every group of steps, as many lists as there are steps in a
-// group (see group_lists), equally long. What fills them up is input n_in, the row of zeros.
+// group (see group_lists), equally long. They lie side by side: every list's first id, then every list's second, so
+// that one load has an id of each. What fills them up is 0, the row of zeros; input k of a segment is k + 1.
 struct SpikeLists {
-  uint32_t* ids;
+  uint16_t* ids;
   int32_t* steps;    // (segments, steps in whole groups): which step's list it is; past the last step: nobody's
   int32_t* lengths;  // (segments, groups): of a group's lists
   int32_t* counts;   // (steps): scratch
@@ -65,24 +60,32 @@ inline int64_t groups_of(int64_t steps) { return (steps + kSteps - 1) / kSteps; 
 // Lists of the group whose first is the i-th step: the last group may do with half as many.
 inline int64_t group_lists(int64_t steps, int64_t i) { return steps - i <= kSteps / 2 ? kSteps / 2 : kSteps; }
 
+constexpr int64_t kBeside = 8;  // ids of a list that are put beside the others' at once
+
 // Room for the lists of up to `inputs` inputs over `steps` steps, if all spiked always.
 template <class Arena>
 SpikeLists take_lists(Arena& arena, int64_t inputs, int64_t steps) {
   const int64_t segments = (inputs + kMostRows - 1) / kMostRows, places = groups_of(steps) * kSteps;
   SpikeLists lists;
-  lists.ids = arena.template take<uint32_t>(places * inputs + kAtOnce);
+  lists.ids = arena.template take<uint16_t>(places * inputs + kSteps * kBeside);
   lists.steps = arena.template take<int32_t>(segments * places);
   lists.lengths = arena.template take<int32_t>(segments * groups_of(steps));
   lists.counts = arena.template take<int32_t>(steps);
   return lists;
 }
 
-// Steps by their number of spikes, most first: places[i] is the i-th. `most`: no step has more.
-inline void sort_by_count(const int32_t* counts, int64_t steps, int64_t most, int32_t* places) {
-  int32_t first[kMostRows + 2] = {};  // first[c + 1], in the end: how many steps have more than c spikes
+// Steps by their number of spikes, most first: places[i] is the i-th.
+inline void sort_by_count(const int32_t* counts, int64_t steps, int32_t* places) {
+  int32_t least = counts[0], most = counts[0];
+  for (int64_t t = 1; t < steps; ++t) {
+    least = counts[t] < least ? counts[t] : least;
+    most = counts[t] > most ? counts[t] : most;
+  }
+  int32_t first[kMostRows + 1];  // first[c], in the end: how many steps have more than c spikes
+  __builtin_memset(first + least, 0, static_cast<size_t>(most - least + 1) * sizeof(int32_t));
   for (int64_t t = 0; t < steps; ++t) ++first[counts[t]];
   int32_t more = 0;
-  for (int64_t c = most; c >= 0; --c) {
+  for (int32_t c = most; c >= least; --c) {
     const int32_t here = first[c];
     first[c] = more;
     more += here;
@@ -90,12 +93,50 @@ inline void sort_by_count(const int32_t* counts, int64_t steps, int64_t most, in
   for (int64_t t = 0; t < steps; ++t) places[first[counts[t]]++] = static_cast<int32_t>(t);
 }
 
+// One list, with what may be written past its end.
+using List = uint16_t[kMostRows + 2 * kAtOnce];
+
+// N lists side by side; writes up to N * kBeside ids too many.
+template <int N>
+SNNFAST_INLINE void put_beside(const List* lists, int64_t length, uint16_t* ids) {
+  for (int64_t k = 0; k < length; k += kBeside) {
+#if defined(__SSE2__)
+    __m128i list[N];
+#pragma GCC unroll 4
+    for (int i = 0; i < N; ++i) list[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lists[i] + k));
+    const auto put = [&](int part, __m128i eight) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(ids + k * N) + part, eight);
+    };
+    if constexpr (N == 1) {
+      put(0, list[0]);
+    } else {
+      const __m128i low = _mm_unpacklo_epi16(list[0], list[1]), high = _mm_unpackhi_epi16(list[0], list[1]);
+      if constexpr (N == 2) {
+        put(0, low);
+        put(1, high);
+      } else {
+        const __m128i low2 = _mm_unpacklo_epi16(list[2], list[3]), high2 = _mm_unpackhi_epi16(list[2], list[3]);
+        put(0, _mm_unpacklo_epi32(low, low2));
+        put(1, _mm_unpackhi_epi32(low, low2));
+        put(2, _mm_unpacklo_epi32(high, high2));
+        put(3, _mm_unpackhi_epi32(high, high2));
+      }
+    }
+#else
+    for (int64_t j = 0; j < kBeside; ++j) {
+      for (int i = 0; i < N; ++i) ids[(k + j) * N + i] = lists[i][k + j];
+    }
+#endif
+  }
+}
+
 // Lists of rows of spike bits, one per step.
 inline void list_spikes(const PanelBits* bits, int64_t stride, int64_t n_in, int64_t steps, WriteRow write,
                         const SpikeLists& lists) {
-  const Segments segments(n_in);
+  const Segments segments(n_in, kMostRows);
   const int64_t words = (n_in + 63) / 64, groups = groups_of(steps), places = groups * kSteps;
-  int64_t n = 0;
+  List list[kSteps];
+  uint16_t* ids = lists.ids;
   for (int64_t s = 0; s < segments.count; ++s) {
     const int64_t begin = s * segments.inputs / 64, left = words - begin, whole_words = (segments.inputs + 63) / 64;
     const int64_t end = begin + (left < whole_words ? left : whole_words);
@@ -108,27 +149,43 @@ inline void list_spikes(const PanelBits* bits, int64_t stride, int64_t n_in, int
       lists.counts[t] = count;
     }
     int32_t* const steps_of = lists.steps + s * places;
-    sort_by_count(lists.counts, steps, segments.inputs, steps_of);
+    sort_by_count(lists.counts, steps, steps_of);
     for (int64_t i = steps; i < places; ++i) steps_of[i] = static_cast<int32_t>(steps);
     for (int64_t g = 0; g < groups; ++g) {
-      const int32_t length = lists.counts[steps_of[g * kSteps]];
+      const int32_t* const step = steps_of + g * kSteps;
+      const int32_t length = lists.counts[step[0]];
+      const int64_t n = group_lists(steps, g * kSteps);
       lists.lengths[s * groups + g] = length;
-      for (int64_t i = g * kSteps; i < g * kSteps + group_lists(steps, g * kSteps); ++i) {
-        const int64_t next = n + length;
-        if (steps_of[i] < steps) n += write(bits + steps_of[i] * stride, begin, end, end_bits, lists.ids + n);
+      for (int64_t i = 0; i < n; ++i) {
+        int64_t k = 0;
+        if (step[i] < steps) k = write(bits + step[i] * stride, begin, end, end_bits, list[i]);
         do {  // once, nearly always: lists of a group differ little
-          fill_ids(lists.ids + n, static_cast<uint32_t>(n_in));
-          n += kAtOnce;
-        } while (n < next);
-        n = next;
+          __builtin_memset(list[i] + k, 0, kAtOnce * sizeof(uint16_t));
+          k += kAtOnce;
+        } while (k < length + kBeside);
       }
+      if (n == kSteps) {
+        put_beside<kSteps>(list, length, ids);
+      } else {
+        put_beside<kSteps / 2>(list, length, ids);
+      }
+      ids += n * length;
     }
   }
 }
 
+// The N ids of a place in N lists that lie side by side.
+template <int N>
+struct IdsBeside {
+  static_assert(N == 4 || N == 2 || N == 1);
+  uint64_t all = 0;
+  SNNFAST_INLINE explicit IdsBeside(const uint16_t* ids) { __builtin_memcpy(&all, ids, N * sizeof(uint16_t)); }
+  SNNFAST_INLINE int64_t operator[](int i) const { return static_cast<int64_t>(all >> (16 * i) & 0xFFFFu); }
+};
+
 // Currents of V vectors of outputs for a group of N steps: which, says `step`. First, last: segment.
 template <int V, int N>
-SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const uint32_t* ids, int64_t length,
+SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const uint16_t* ids, int64_t length,
                                    const int32_t* step, float* currents, bool first, bool last) {
   constexpr int L = Vec::lanes;
   float* to[N];
@@ -140,9 +197,10 @@ SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const u
     for (int v = 0; v < V; ++v) h[i][v] = first ? broadcast(0.0f) : load(to[i] + v * L);
   }
   for (int64_t k = 0; k < length; ++k) {
+    const IdsBeside<N> beside(ids + k * N);
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      const float* row = rows + static_cast<int64_t>(ids[i * length + k]) * (V * L);
+      const float* row = rows + beside[i] * (V * L);
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) h[i][v] = h[i][v] + load(row + v * L);
     }
@@ -161,14 +219,15 @@ constexpr int64_t kLine = 64 / sizeof(float);
 template <int V>
 __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t output, const SpikeLists& lists,
                                               int64_t steps, bool prefetch, float* currents) {
-  const Segments segments(layer.n_in);
-  const float *rows = layer.rows + output * (layer.n_in + 1), *bias = layer.bias + output;
+  const Segments segments(layer.n_in, kMostRows);
+  const float *rows = layer.rows + output * segments.rows, *bias = layer.bias + output;
   const int64_t groups = groups_of(steps);
-  const uint32_t* ids = lists.ids;
+  const uint16_t* ids = lists.ids;
   const int32_t* step = lists.steps;
   const int64_t ahead = (segments.inputs * kRow / kLine + groups - 1) / groups;  // lines to fetch beside a group
   for (int64_t s = 0; s < segments.count; ++s) {
-    const float* next = rows + (s + 1) * segments.inputs * V * Vec::lanes;
+    const float* const following = rows + (segments.inputs + 1) * V * Vec::lanes;
+    const float* next = following;
     for (int64_t g = 0; g < groups; ++g) {
       if (prefetch) {
 #pragma GCC unroll 8
@@ -185,6 +244,7 @@ __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t ou
       ids += n * length;
       step += kSteps;
     }
+    rows = following;
   }
 }
 

@@ -23,8 +23,8 @@ constexpr int64_t kMaxBlock = kSliceRows;  // samples per call of run_block
 // A layer with its weights packed for one instruction set. Outputs are padded to whole vectors and cut into panels of
 // `Kernels::panel` outputs; panel p holds n_in rows of its width, at weights + p * panel * n_in. Padding is zero, so a
 // padded neuron never fires: its membrane stays at 0, below every threshold.
-// A layer that takes spikes has its weights in narrower panels, of `Kernels::row` outputs, with a row of zeros after
-// the n_in rows of each: `rows` instead of `weights`.
+// A layer that takes spikes has `rows` instead of `weights`: narrower panels, of `Kernels::row` outputs, and a row of
+// zeros before each segment of inputs (segments.h, of at most `Kernels::most_rows`).
 struct LayerView {
   const float* weights;
   const float* rows;
@@ -58,7 +58,7 @@ constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multipl
 
 struct Kernels {
   const char* isa;
-  int64_t lanes, panel, row;
+  int64_t lanes, panel, row, most_rows;
   bool slices;       // whether there is the method "slices"
   bool matrix_unit;  // whether it can pay
   // Bytes of scratch memory that run_block needs, aligned to 64.

@@ -18,6 +18,7 @@
 #include "core/float_mode.h"
 #include "core/pack_slices.h"
 #include "cpu/dispatch.h"
+#include "cpu/segments.h"
 #include "cpu/thread_pool.h"
 
 namespace snnfast {
@@ -135,14 +136,16 @@ void Plan::pack(const LayerSpec& layer, float initial, bool fires, bool spikes) 
   view.padded = round_up(layer.n_out, kernels_.lanes);
   view.panels = (view.padded + kernels_.panel - 1) / kernels_.panel;
   view.fires = fires;
-  const int64_t panel = spikes ? kernels_.row : kernels_.panel, rows = layer.n_in + (spikes ? 1 : 0);
+  const Segments segments(layer.n_in, kernels_.most_rows);
+  const int64_t panel = spikes ? kernels_.row : kernels_.panel, rows = spikes ? segments.rows : layer.n_in;
   Floats weights = floats(rows * view.padded), bias = floats(view.padded), start = floats(view.padded);
   for (int64_t begin = 0; begin < view.padded; begin += panel) {
     const int64_t width = std::min(panel, view.padded - begin);
     float* const to = weights.get() + begin * rows;
     for (int64_t j = begin; j < std::min(begin + width, layer.n_out); ++j) {
       for (int64_t k = 0; k < layer.n_in; ++k) {
-        to[k * width + (j - begin)] = layer.weights[static_cast<size_t>(j * layer.n_in + k)];
+        to[(spikes ? segments.row(k) : k) * width + (j - begin)] =
+            layer.weights[static_cast<size_t>(j * layer.n_in + k)];
       }
     }
   }

@@ -133,21 +133,28 @@ void collect_spikes(const NetworkView& net, const Request& request, int64_t l, i
   const LayerView& layer = net.layers[l];
   const bool last = l == net.n_layers - 1, count = last && net.decoding == static_cast<int>(Decoding::spikes);
   if (!request.spike_counts && !request.spikes && !last) return;
-  const int64_t stride = bits_stride(layer.panels), words = stride / kPanelsPerWord;
-  uint32_t* const ids = s.lists.ids;  // between two layers' lists
+  const int64_t stride = bits_stride(layer.panels), words = (layer.n_out + 63) / 64;
   float* const counts = request.spike_counts ? request.spike_counts[l] + row * layer.n_out : nullptr;
   float* const output = last ? request.output + row * layer.n_out : nullptr;  // zeroed at the start
   for (int64_t t = 0; t < steps; ++t) {
-    const int64_t n = write_row(s.spike_bits + t * stride, 0, words, used_bits(layer.n_out), ids);
-    for (int64_t i = 0; counts && i < n; ++i) counts[ids[i]] += 1.0f;
+    float* record = nullptr;
     if (request.spikes) {
-      float* record = request.spikes[l] + ((t0 + t) * request.batch + row) * layer.n_out;
+      record = request.spikes[l] + ((t0 + t) * request.batch + row) * layer.n_out;
       __builtin_memset(record, 0, static_cast<size_t>(layer.n_out) * sizeof(float));
-      for (int64_t i = 0; i < n; ++i) record[ids[i]] = 1.0f;
     }
-    if (!last || n == 0 || (!count && *s.answered)) continue;
-    for (int64_t i = 0; i < n; ++i) output[ids[i]] += 1.0f;  // of the first spikes there is one each
-    *s.answered = true;
+    const bool decide = last && (count || !*s.answered);  // of the first spikes there is one each
+    for (int64_t w = 0; w < words; ++w) {
+      uint16_t ids[64 + kAtOnce];
+      const uint64_t word = row_word(s.spike_bits + t * stride, w);
+      const int64_t n = write_ids(w == words - 1 ? word & used_bits(layer.n_out) : word, 0, ids);
+      for (int64_t i = 0; i < n; ++i) {
+        const int64_t j = w * 64 + ids[i];
+        if (counts) counts[j] += 1.0f;
+        if (record) record[j] = 1.0f;
+        if (decide) output[j] += 1.0f;
+      }
+      if (decide && n > 0) *s.answered = true;
+    }
   }
 }
 
