@@ -10,6 +10,7 @@
 #include <cstring>
 #include <new>
 
+#include "core/float_mode.h"
 #include "cpu/plan.h"
 
 namespace snnfast {
@@ -35,15 +36,20 @@ class ReleasedLock {
   static bool poll(void* context) {
     ReleasedLock& lock = *static_cast<ReleasedLock*>(context);
     if (lock.raised_) return true;
-    if (std::chrono::steady_clock::now() < lock.next_) return false;
-    PyEval_RestoreThread(lock.state_);
-    lock.raised_ = PyErr_CheckSignals() != 0;
-    lock.state_ = PyEval_SaveThread();
+    const auto now = std::chrono::steady_clock::now();
+    if (now < lock.next_) return false;
+    if (lock.next_ != Time()) {
+      const KeptFloatMode kept;
+      PyEval_RestoreThread(lock.state_);
+      lock.raised_ = PyErr_CheckSignals() != 0;
+      lock.state_ = PyEval_SaveThread();
+    }
     lock.next_ = std::chrono::steady_clock::now() + kSignalInterval;
     return lock.raised_;
   }
 
-  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + kSignalInterval;
+  using Time = std::chrono::steady_clock::time_point;
+  Time next_;  // begins to count when first asked: most calls are over before
   bool raised_ = false;
   PyThreadState* state_ = PyEval_SaveThread();
 };

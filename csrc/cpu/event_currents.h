@@ -183,18 +183,19 @@ struct IdsBeside {
   SNNFAST_INLINE int64_t operator[](int i) const { return static_cast<int64_t>(all >> (16 * i) & 0xFFFFu); }
 };
 
-// Currents of V vectors of outputs for a group of N steps: which, says `step`. First, last: segment.
-template <int V, int N>
+// Currents of V vectors of outputs for a group of N steps: which, says `step`. First, last: segment. What is added are
+// vectors of type W: narrower ones than Vec where only their lanes are outputs.
+template <int V, int N, class W>
 SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const uint16_t* ids, int64_t length,
                                    const int32_t* step, float* currents, bool first, bool last) {
   constexpr int L = Vec::lanes;
   float* to[N];
-  Vec h[N][V];
+  W h[N][V];
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) {
     to[i] = currents + step[i] * kPanel;
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) h[i][v] = first ? broadcast(0.0f) : load(to[i] + v * L);
+    for (int v = 0; v < V; ++v) h[i][v] = first ? broadcast_as<W>(0.0f) : load_as<W>(to[i] + v * L);
   }
   for (int64_t k = 0; k < length; ++k) {
     const IdsBeside<N> beside(ids + k * N);
@@ -202,13 +203,16 @@ SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const u
     for (int i = 0; i < N; ++i) {
       const float* row = rows + beside[i] * (V * L);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) h[i][v] = h[i][v] + load(row + v * L);
+      for (int v = 0; v < V; ++v) h[i][v] = h[i][v] + load_as<W>(row + v * L);
     }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(to[i] + v * L, last ? h[i][v] + load(bias + v * L) : h[i][v]);
+    for (int v = 0; v < V; ++v) {
+      const Vec all = widen(h[i][v]);
+      store(to[i] + v * L, last ? all + load(bias + v * L) : all);
+    }
   }
 }
 
@@ -216,7 +220,7 @@ constexpr int64_t kLine = 64 / sizeof(float);
 
 // Currents of the V vectors of outputs that begin at `output`: of step t at currents[t * kPanel]. There is a row for
 // nobody's step after the last.
-template <int V>
+template <int V, class W>
 __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t output, const SpikeLists& lists,
                                               int64_t steps, bool prefetch, float* currents) {
   const Segments segments(layer.n_in, kMostRows);
@@ -237,9 +241,9 @@ __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t ou
       const int64_t length = lists.lengths[s * groups + g], n = group_lists(steps, g * kSteps);
       const bool first = s == 0, last = s == segments.count - 1;
       if (n == kSteps) {
-        group_currents<V, kSteps>(rows, bias, ids, length, step, currents, first, last);
+        group_currents<V, kSteps, W>(rows, bias, ids, length, step, currents, first, last);
       } else {
-        group_currents<V, kSteps / 2>(rows, bias, ids, length, step, currents, first, last);
+        group_currents<V, kSteps / 2, W>(rows, bias, ids, length, step, currents, first, last);
       }
       ids += n * length;
       step += kSteps;
@@ -252,12 +256,15 @@ __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t ou
 inline void panel_event_currents(const LayerView& layer, int64_t panel, const SpikeLists& lists, int64_t steps,
                                  bool prefetch, float* currents) {
   const int64_t vectors = panel_vectors(layer, panel);
+  if constexpr (Vec::lanes == 16) {  // four floats load in half the time, and few outputs are what a last layer has
+    if (layer.n_out <= Quad::lanes) return event_currents<1, Quad>(layer, 0, lists, steps, prefetch, currents);
+  }
   for (int64_t v = 0; v < vectors; v += kRowVectors) {
     const int64_t output = panel * kPanel + v * Vec::lanes;
     float* const to = currents + v * Vec::lanes;
     with_vectors(vectors - v < kRowVectors ? vectors - v : kRowVectors, [&](auto n) {
       constexpr int V = decltype(n)::value;
-      if constexpr (V <= kRowVectors) event_currents<V>(layer, output, lists, steps, prefetch, to);
+      if constexpr (V <= kRowVectors) event_currents<V, Vec>(layer, output, lists, steps, prefetch, to);
     });
   }
 }

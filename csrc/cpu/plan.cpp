@@ -107,7 +107,6 @@ struct Job {
 // Only the calling thread may ask (it may need the interpreter for it); the others look at its answer.
 bool poll_job(void* context) {
   Job& job = *static_cast<Job*>(context);
-  const KeptFloatMode kept;
   if (std::this_thread::get_id() == job.calling_thread && job.caller.poll(job.caller.context)) job.stop.store(true);
   return job.stop.load(std::memory_order_relaxed);
 }

@@ -233,6 +233,14 @@ template <class V>
 SNNFAST_INLINE V broadcast_as(float x) {
   return broadcast(x);
 }
+
+// With zeros in the lanes that it has not got.
+SNNFAST_INLINE Vec widen(Vec a) { return a; }
+#if defined(__x86_64__) && defined(__AVX512F__)
+SNNFAST_INLINE Vec widen(Quad a) { return {_mm512_maskz_broadcast_f32x4(0xF, a.v)}; }
+#elif defined(__x86_64__) && defined(__AVX2__)
+SNNFAST_INLINE Vec widen(Quad a) { return {_mm256_set_m128(_mm_setzero_ps(), a.v)}; }
+#endif
 #if defined(__x86_64__) && defined(__AVX2__)
 template <>
 SNNFAST_INLINE Quad load_as<Quad>(const float* p) {
