@@ -11,39 +11,7 @@ namespace {
 // What follows a list may be written over by so many ids: they are written before it is looked at how many there are.
 constexpr int64_t kAtOnce = 32;
 
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-
-// 0 .. N - 1.
-template <int N>
-struct BytesUpTo {
-  uint8_t of[N] = {};
-  constexpr BytesUpTo() {
-    for (int i = 0; i < N; ++i) of[i] = static_cast<uint8_t>(i);
-  }
-};
-
-SNNFAST_INLINE void store_ids(uint32_t* to, __m512i ids) { _mm512_storeu_si512(to, ids); }
-SNNFAST_INLINE void store_ids(uint16_t* to, __m512i ids) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_maskz_cvtepi32_epi16(0xFFFF, ids));
-}
-
-// Writes the ids of the bits set in a word, ascending, the lowest bit's being `first`; returns how many.
-template <class Id>
-SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, Id* ids) {
-  Id* to = ids;
-  __m512i lanes = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
-                                   _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
-#pragma GCC unroll 4
-  for (int part = 0; part < 4; ++part) {
-    const auto mask = static_cast<__mmask16>(word >> (16 * part));
-    store_ids(to, _mm512_maskz_compress_epi32(mask, lanes));
-    to += __builtin_popcount(mask);
-    lanes = _mm512_add_epi32(lanes, _mm512_set1_epi32(16));
-  }
-  return to - ids;
-}
-
-#elif defined(__AVX2__)
+#if defined(__AVX2__)
 
 // The places of the bits set in a byte, ascending, a byte each.
 struct BytePlaces {
@@ -68,6 +36,7 @@ SNNFAST_INLINE void store_ids(uint16_t* to, __m128i places, uint32_t first) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), ids);
 }
 
+// Writes the ids of the bits set in a word, ascending, the lowest bit's being `first`; returns how many.
 template <class Id>
 SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, Id* ids) {
   Id* to = ids;
@@ -98,6 +67,25 @@ SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, Id* ids) {
 
 #endif
 
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+
+// The same for ids of 32 bits; where they have 16, packing them once more takes longer than the table.
+SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, uint32_t* ids) {
+  uint32_t* to = ids;
+  __m512i lanes = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                                   _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+#pragma GCC unroll 4
+  for (int part = 0; part < 4; ++part) {
+    const auto mask = static_cast<__mmask16>(word >> (16 * part));
+    _mm512_storeu_si512(to, _mm512_maskz_compress_epi32(mask, lanes));
+    to += __builtin_popcount(mask);
+    lanes = _mm512_add_epi32(lanes, _mm512_set1_epi32(16));
+  }
+  return to - ids;
+}
+
+#endif
+
 SNNFAST_INLINE uint64_t row_word(const void* row, int64_t w) {
   uint64_t word;
   __builtin_memcpy(&word, static_cast<const char*>(row) + w * 8, sizeof word);
@@ -118,6 +106,15 @@ inline int64_t write_row(const void* row, int64_t begin, int64_t end, uint64_t l
 }
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
+
+// 0 .. N - 1.
+template <int N>
+struct BytesUpTo {
+  uint8_t of[N] = {};
+  constexpr BytesUpTo() {
+    for (int i = 0; i < N; ++i) of[i] = static_cast<uint8_t>(i);
+  }
+};
 
 // The same in less than a third of the time where a processor packs bytes (VBMI2).
 __attribute__((target("avx512vbmi2"))) inline int64_t write_row_by_bytes(const void* row, int64_t begin, int64_t end,
