@@ -28,9 +28,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def run(tmp_path: Path, **options: Any) -> tuple[dict[str, Any], str]:
+def run(tmp_path: Path, protocol: policies.Protocol = SMALL, **options: Any) -> tuple[dict[str, Any], str]:
     said: list[str] = []
-    result = conversion.run(cache=tmp_path, protocol=SMALL, say=said.append, **options)
+    result = conversion.run(cache=tmp_path, protocol=protocol, say=said.append, **options)
     json.dumps(result, allow_nan=False)
     return result, "\n".join(said)
 
@@ -78,6 +78,34 @@ def test_more_states_may_be_held_out_than_a_conversion_is_made_from(tmp_path: Pa
     assert (len(held.replay), len(held.held_out)) == (600, 900)
     (same,) = policies.holding(SMALL, seeds=1, first_seed=1, cache=tmp_path, failed=[], say=lambda text: None)
     assert (len(same.replay), len(same.held_out)) == (600, 600)
+
+
+def test_a_share_that_few_episodes_leave_unsure_is_measured_on_more_for_the_prediction(tmp_path: Path) -> None:
+    protocol = dataclasses.replace(SMALL, episodes=3, max_steps=150)
+    result, text = run(tmp_path, protocol, seeds=1, only=("thesis", "digits"))
+    (unsure,), (sure,) = (result["recipes"][name]["seeds"] for name in ("thesis", "digits"))
+    low, high = unsure["similarity_interval"]
+    assert high - low > 2 * conversion.SURE
+    (held,) = policies.holding(protocol, seeds=1, first_seed=1, cache=tmp_path, failed=[], say=lambda text: None)
+    policy = pretrained_policy("CartPole-v1")
+    net = convert(policy, held.replay, preset="thesis")
+    longer = evaluate(
+        "CartPole-v1", net, compare_against=policy, episodes=30, max_steps=150, seed=held.rules["seed"] + 1_000_000
+    )
+    assert unsure["longer"] == {
+        "episodes": 30,
+        "similarity": longer.similarity,
+        "interval": list(longer.similarity_interval or ()),
+    }
+    assert longer.similarity is not None
+    off = unsure["predicted"] - longer.similarity
+    assert result["recipes"]["thesis"]["prediction_error"]["mean"] == off
+    (target,) = result["recipes"]["thesis"]["targets"]
+    assert target["reached"] == abs(off)
+    assert "thesis, seed 1: " in text
+    assert sure["similarity_interval"][1] - sure["similarity_interval"][0] <= 2 * conversion.SURE
+    assert sure["longer"] is None
+    assert "digits, seed 1: " not in text
 
 
 def test_a_missed_target_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
