@@ -66,6 +66,7 @@ def test_ctrl_c_is_honoured_within_a_tenth_of_a_second_and_the_next_call_works(n
 
 
 def run_in_child(queue: multiprocessing.Queue[float]) -> None:
+    sf.set_num_threads(2)  # where it may use one processor only, a new process has one thread
     executable, observations = wide_network()
     loops = backends.parallel_loops()
     total = float(executable.run(observations, 0).double().sum())
