@@ -27,16 +27,22 @@ def wide_network(decoding: str = "potential") -> tuple[backends.CpuExecutable, t
 
 
 def long_calls() -> dict[str, object]:
-    """Calls that would take many seconds: on the pool, on one thread, by tables, and one layer by itself."""
+    """Calls that would take many seconds: on the pool, on one thread, by tables, encoding, and one layer by itself."""
     wide, observations = wide_network()
     many = observations.repeat(200, 1)
     tiny = sf.SpikingNetwork([torch.ones(16, 4), torch.ones(2, 16)], timesteps=10_000)
     one_long = sf.SpikingNetwork([torch.ones(64, 4) * 0.1, torch.ones(64, 64), torch.ones(2, 64)], timesteps=2**24 - 1)
+    short = sf.SpikingNetwork([torch.ones(64, 4) * 0.1, torch.ones(64, 64), torch.ones(2, 64)], timesteps=100)
+    encoded = sf.SpikingNetwork(
+        [torch.ones(1, 1023)], timesteps=200_000, encoding="poisson", decoding="spikes", backend="cpu"
+    )
     current = torch.ones(200_000, 1, 500)
     return {
         "events, pool": lambda: wide.run(many, 0),
         "tables, pool": lambda: tiny(torch.ones(200_000, 4)),
         "events, one sample": lambda: one_long(torch.ones(1, 4)),
+        "events, many short blocks": lambda: short(torch.ones(4_000_000, 4)),
+        "encoding": lambda: encoded(torch.full((16, 1023), 0.1)),
         "simulate": lambda: wide.simulate(many, 0, ()),
         "layer over time": lambda: [sf.if_forward(current, torch.zeros(1, 500)) for _ in range(50)],
     }

@@ -21,7 +21,8 @@ constexpr auto kSignalInterval = std::chrono::milliseconds(20);
 
 constexpr Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
 
-// Releases the interpreter's lock as long as it lives, and looks for signals every 20 ms, on the thread that called.
+// Releases the interpreter's lock as long as it lives, and looks for signals, every 20 ms if it is asked so often, on
+// the thread that called.
 class ReleasedLock {
  public:
   ReleasedLock() = default;

@@ -61,6 +61,7 @@ inline int64_t groups_of(int64_t steps) { return (steps + kSteps - 1) / kSteps; 
 inline int64_t group_lists(int64_t steps, int64_t i) { return steps - i <= kSteps / 2 ? kSteps / 2 : kSteps; }
 
 constexpr int64_t kBeside = 8;  // ids of a list that are put beside the others' at once
+static_assert(kBeside <= kAtOnce, "what is read past a list's end is within it");
 
 // Room for the lists of up to `inputs` inputs over `steps` steps, if all spiked always.
 template <class Arena>
@@ -174,7 +175,8 @@ inline void list_spikes(const PanelBits* bits, int64_t stride, int64_t n_in, int
   }
 }
 
-// The N ids of a place in N lists that lie side by side.
+// The N ids of a place in N lists that lie side by side, the first one in the lowest bits.
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__);
 template <int N>
 struct IdsBeside {
   static_assert(N == 4 || N == 2 || N == 1);
@@ -228,9 +230,12 @@ __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t ou
   const int64_t groups = groups_of(steps);
   const uint16_t* ids = lists.ids;
   const int32_t* step = lists.steps;
-  const int64_t ahead = (segments.inputs * kRow / kLine + groups - 1) / groups;  // lines to fetch beside a group
+  constexpr int64_t kWidth = V * Vec::lanes;
+  const int64_t lines = ((segments.inputs + 1) * kWidth + kLine - 1) / kLine;
+  const int64_t ahead = (lines + groups - 1) / groups;  // to fetch beside a group
   for (int64_t s = 0; s < segments.count; ++s) {
-    const float* const following = rows + (segments.inputs + 1) * V * Vec::lanes;
+    const int64_t left = layer.n_in - s * segments.inputs, here = left < segments.inputs ? left : segments.inputs;
+    const float* const following = rows + (here + 1) * kWidth;  // perhaps those of the next outputs
     const float* next = following;
     for (int64_t g = 0; g < groups; ++g) {
       if (prefetch) {

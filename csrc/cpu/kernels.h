@@ -12,7 +12,8 @@
 
 namespace snnfast {
 
-// Cooperative stop: kernels ask now and then, and return false as soon as the answer is yes.
+// Cooperative stop: kernels ask now and then, and return false as soon as the answer is yes. Asking leaves the mode of
+// floating point as it was.
 struct Interrupt {
   bool (*poll)(void* context);
   void* context;

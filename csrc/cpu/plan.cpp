@@ -27,8 +27,8 @@ namespace {
 // Scratch memory of a block, if every neuron fired always; at the rates that occur (10-20 %) a fraction of it is
 // touched. Large on purpose: the more samples share a block, the fewer times a large layer's weights are streamed.
 constexpr int64_t kBlockBytes = 1 << 23;
-constexpr int64_t kTileBytes = 1 << 19;
-constexpr int64_t kMostSteps = 128;  // of a tile: its currents stay in the first cache
+constexpr int64_t kTileSpikes = 1 << 17;  // of a tile, if its widest layer fired always
+constexpr int64_t kMostSteps = 128;       // of a tile: its currents stay in the first cache
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
 constexpr int64_t kTableBlock = 256;
@@ -303,7 +303,7 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   view_.tables = tables_.empty() ? nullptr : tables_.data();
   view_.always_slices = method == Method::slices;
   view_.packs_bytes = packs_bytes();
-  view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileBytes / (4 * widest)), kMostSteps});
+  view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileSpikes / widest), kMostSteps});
   // What one more sample takes; the rest is there once for all of them.
   view_.block = 1;
   const int64_t one = kernels_.scratch_bytes(view_);
@@ -428,6 +428,7 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     const Plan& plan = static_cast<Item*>(pointer)->plan;
     Job& j = static_cast<Item*>(pointer)->job;
     const Interrupt shared{poll_job, &j};
+    if (i > 0 && poll_job(&j)) return false;  // blocks may be shorter than the work after which they ask themselves
     const int64_t first = i * j.block, count = std::min(j.block, j.request.batch - first);
     const StandardFloatMode standard;
     const Scratch scratch(plan.scratch_bytes_);

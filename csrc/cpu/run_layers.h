@@ -16,9 +16,10 @@
 namespace snnfast {
 namespace {
 
-// Asks whether to stop after so much work that asking costs nothing beside it.
+// Asks whether to stop after so much work that asking costs nothing beside it, at least every few hundredths of a
+// second.
 struct Polls {
-  static constexpr int64_t kWork = 1 << 22;  // weights passed; some 0.1 ms
+  static constexpr int64_t kWork = 1 << 21;  // in weights that are added
   const Interrupt& interrupt;
   int64_t left = kWork;
 
@@ -259,7 +260,8 @@ bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t
 // Weights that do not stay in a core's own cache are fetched ahead; the block's other samples then find them there.
 // Where they still are in the cache of all cores that costs 3 % of one sample, where they are not it saves 40 %.
 constexpr int64_t kFarFloats = 1 << 17;
-constexpr int64_t kOneSpikes = 8;  // of as many inputs, about
+constexpr int64_t kStepWork = 64;       // of lists and records, as much as so many weights
+constexpr int64_t kInputsPerSpike = 8;  // about
 
 bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first, int64_t count,
                int64_t t0, int64_t steps, SampleState* samples, float* currents, Polls& polls) {
@@ -301,7 +303,7 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
             scan_panels<Rule, decltype(vectors)::value>(scan, vector_constants<EagerVec>(net));
           });
         }
-        go_on = !polls.stop(width * steps * (constant ? 1 : 1 + layer.n_in / kOneSpikes));
+        go_on = !polls.stop(steps * (kStepWork + width * (constant ? 1 : 1 + layer.n_in / kInputsPerSpike)));
       }
     }
   });
@@ -347,7 +349,10 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
   for (int64_t t0 = 0; t0 < net.timesteps; t0 += net.tile) {
     const int64_t steps = net.timesteps - t0 < net.tile ? net.timesteps - t0 : net.tile;
     if (net.encoding != static_cast<int>(Encoding::constant)) {
-      for (int64_t i = 0; i < count; ++i) encode_tile(net, request, first + i, t0, steps, samples[i]);
+      for (int64_t i = 0; i < count; ++i) {
+        encode_tile(net, request, first + i, t0, steps, samples[i]);
+        if (polls.stop(steps * kStepWork * (1 + sizes.features))) return false;
+      }
     }
     int64_t offset = 0;
     bool sliced = false;

@@ -13,10 +13,8 @@ struct Segments {
   int64_t rows;           // of all segments together
 
   // `most`: inputs of a segment, whole words of spikes.
-  Segments(int64_t n_in, int64_t most) : count((n_in + most - 1) / most), inputs(n_in) {
+  Segments(int64_t n_in, int64_t most) : count((n_in + most - 1) / most), inputs(n_in), rows(n_in + count) {
     if (count > 1) inputs = ((n_in + count - 1) / count + 63) / 64 * 64;
-    count = (n_in + inputs - 1) / inputs;
-    rows = n_in + count;
   }
   // Where the weights of input k are.
   int64_t row(int64_t k) const { return k + k / inputs + 1; }

@@ -16,7 +16,7 @@ namespace snnfast {
 namespace {
 
 #if defined(__x86_64__) && defined(__AVX2__)
-// Four floats, for layers of few outputs: what the rule needs of neurons that never fire.
+// Four floats, for layers of few outputs: what adding weights and the rule of neurons that never fire need.
 struct Quad {
   static constexpr int lanes = 4;
   __m128 v;
@@ -236,10 +236,8 @@ SNNFAST_INLINE V broadcast_as(float x) {
 
 // With zeros in the lanes that it has not got.
 SNNFAST_INLINE Vec widen(Vec a) { return a; }
-#if defined(__x86_64__) && defined(__AVX512F__)
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
 SNNFAST_INLINE Vec widen(Quad a) { return {_mm512_maskz_broadcast_f32x4(0xF, a.v)}; }
-#elif defined(__x86_64__) && defined(__AVX2__)
-SNNFAST_INLINE Vec widen(Quad a) { return {_mm256_set_m128(_mm_setzero_ps(), a.v)}; }
 #endif
 #if defined(__x86_64__) && defined(__AVX2__)
 template <>
