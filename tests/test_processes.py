@@ -18,6 +18,7 @@ import torch
 import snnfast as sf
 from conftest import random_observations, random_spec
 from snnfast import backends
+from snnfast.spec import NetworkSpec, NeuronSpec
 
 
 def wide_network(decoding: str = "potential") -> tuple[backends.CpuExecutable, torch.Tensor]:
@@ -33,16 +34,15 @@ def long_calls() -> dict[str, object]:
     tiny = sf.SpikingNetwork([torch.ones(16, 4), torch.ones(2, 16)], timesteps=10_000)
     one_long = sf.SpikingNetwork([torch.ones(64, 4) * 0.1, torch.ones(64, 64), torch.ones(2, 64)], timesteps=2**24 - 1)
     short = sf.SpikingNetwork([torch.ones(64, 4) * 0.1, torch.ones(64, 64), torch.ones(2, 64)], timesteps=100)
-    encoded = sf.SpikingNetwork(
-        [torch.ones(1, 1023)], timesteps=200_000, encoding="poisson", decoding="spikes", backend="cpu"
-    )
+    poisson = NetworkSpec([torch.ones(1, 1023)], [None], NeuronSpec(), 100_000, encoding="poisson", decoding="spikes")
+    encoded = backends.CpuExecutable(poisson, "baseline")  # the slowest has the longest ways between two looks
     current = torch.ones(200_000, 1, 500)
     return {
         "events, pool": lambda: wide.run(many, 0),
         "tables, pool": lambda: tiny(torch.ones(200_000, 4)),
         "events, one sample": lambda: one_long(torch.ones(1, 4)),
         "events, many short blocks": lambda: short(torch.ones(4_000_000, 4)),
-        "encoding": lambda: encoded(torch.full((16, 1023), 0.1)),
+        "encoding": lambda: encoded.simulate(torch.full((16, 1023), 0.1), 0, ()),
         "simulate": lambda: wide.simulate(many, 0, ()),
         "layer over time": lambda: [sf.if_forward(current, torch.zeros(1, 500)) for _ in range(50)],
     }
