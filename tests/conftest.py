@@ -37,6 +37,13 @@ class Implementation:
     def compile(self, spec: NetworkSpec) -> backends.Executable:
         return backends.CpuExecutable(spec, self.isa) if self.isa else backends.ReferenceExecutable(spec)
 
+    def ways(self, spec: NetworkSpec) -> list[backends.Executable]:
+        """As it is compiled; and by tables made to order, which have the first layer's spike trains from the start."""
+        automatic = self.compile(spec)
+        if automatic.method()["method"] != "tables":
+            return [automatic]
+        return [automatic, backends.CpuExecutable(spec, self.isa, method="tables")]
+
     def if_forward(
         self, current: torch.Tensor, v0: torch.Tensor, threshold: float, order: str
     ) -> tuple[torch.Tensor, torch.Tensor]:

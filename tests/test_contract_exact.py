@@ -97,7 +97,7 @@ def check_case(number: int, *, with_reference: bool) -> Case:
     found: dict[str, str] = {}
     if with_reference and not case.pool:
         found["reference"] = fingerprint(REFERENCE.compile(case.spec), observations, number, [])
-    ways = {i.name: i.compile(case.spec) for i in COMPILED}
+    ways = {f"{i.name} {way}": executable for i in COMPILED for way, executable in enumerate(i.ways(case.spec))}
     if case.grid:
         ways["fast"] = network_of(case.spec, exact=False)._executable
     for name, executable in ways.items():

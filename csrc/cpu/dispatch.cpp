@@ -106,6 +106,15 @@ bool packs_bytes() {
 #endif
 }
 
+bool turns_bits() {
+#if defined(SNNFAST_X86)
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni");
+#else
+  return false;
+#endif
+}
+
 void cap_isa(const std::string& name) { g_default.store(&kernels_for(name)); }
 
 }  // namespace snnfast

@@ -21,6 +21,9 @@ const Kernels& kernels_with_slices();
 // Whether the processor packs bytes quickly (AVX-512 VBMI2).
 bool packs_bytes();
 
+// Whether it turns matrices of bits quickly (AVX-512 VBMI and GFNI).
+bool turns_bits();
+
 // Cap the instruction set from now on. Throws std::invalid_argument for a name that is unknown or unsupported here.
 void cap_isa(const std::string& name);
 

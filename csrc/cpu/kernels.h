@@ -8,6 +8,7 @@
 #include "core/request.h"
 #include "cpu/code_view.h"
 #include "cpu/slices.h"
+#include "cpu/spike_trains.h"
 #include "cpu/table.h"
 
 namespace snnfast {
@@ -44,13 +45,15 @@ struct NetworkView {
   int64_t timesteps;
   int encoding, decoding;  // enum values of core/spec.h
   bool split_inputs, bias_input;
-  int64_t n_in;             // of an observation
-  int64_t tile;             // time steps that a layer runs before the next layer follows
-  int64_t block;            // samples per call of run_block, at most
-  const TableView* tables;  // of the method "tables", else null
-  bool always_slices;       // use the slices that there are, whatever they cost
-  const CodeView* code;     // null: plain neurons
-  bool packs_bytes;         // whether the processor has VBMI2, which the instruction sets here do not ask for
+  int64_t n_in;              // of an observation
+  int64_t tile;              // time steps that a layer runs before the next layer follows
+  int64_t block;             // samples per call of run_block, at most
+  const TableView* tables;   // of the method "tables", else null
+  bool always_slices;        // use the slices that there are, whatever they cost
+  const CodeView* code;      // null: plain neurons
+  const TrainsView* trains;  // of the first of the layers that have tables; null: run its neurons
+  // Whether the processor has VBMI2, and whether VBMI and GFNI, which the instruction sets here do not ask for.
+  bool packs_bytes, turns_bits;
 };
 
 // What ceiling_loop does over and over; measure_ceiling.h says what each of them means.

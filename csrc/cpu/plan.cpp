@@ -32,7 +32,8 @@ constexpr int64_t kMostSteps = 128;       // of a tile: its currents stay in the
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
 constexpr int64_t kTableBlock = 256;
-constexpr int64_t kTableGroup = 16;  // blocks of whole groups, of any instruction set's
+constexpr int64_t kTrainedBatch = 8;  // fewer samples may go one by one, and a group of few has no use for trains
+constexpr int64_t kTableGroup = 16;   // blocks of whole groups, of any instruction set's
 // Of a network with a code: samples that stop early leave lanes to others, of which there must be enough.
 constexpr int64_t kCodedBlock = 4096;
 constexpr int64_t kLanesTogether = 32;  // samples that fill the lanes of every instruction set
@@ -167,10 +168,12 @@ void Plan::build_tables(const NetworkSpec& spec) {
     const int64_t width = table.width, n = layer.n_in;
     if (l > 0) {  // the first layer's current is computed, not looked up
       const int64_t prefix = n <= kTableBits ? n : kTablePrefixBits, entries = int64_t{1} << prefix;
-      Floats all = floats(entries * width), bias = floats(width);
+      const int64_t stride =
+          prefix == n && layer.n_out <= kFewestOutputs && width == kFewOutputs ? kFewestOutputs : width;
+      Floats all = floats(entries * stride + width), bias = floats(width);
       float* const base = all.get();
       const auto entry = [&](int64_t m) {
-        return base + (prefix == n ? table_slot(static_cast<uint32_t>(m)) : m) * width;
+        return base + (prefix == n ? table_slot(static_cast<uint32_t>(m), width) : m) * stride;
       };
       for (int64_t k = 0; k < prefix; ++k) {
         const int64_t bit = int64_t{1} << k;
@@ -194,9 +197,10 @@ void Plan::build_tables(const NetworkSpec& spec) {
         storage_.push_back(std::move(rest));
       } else if (!layer.bias.empty()) {
         for (int64_t m = 0; m < entries; ++m) {
-          for (int64_t j = 0; j < layer.n_out; ++j) base[m * width + j] += layer.bias[static_cast<size_t>(j)];
+          for (int64_t j = 0; j < layer.n_out; ++j) base[m * stride + j] += layer.bias[static_cast<size_t>(j)];
         }
       }
+      table.stride = stride;
       table.entries = base;
       table.pattern = static_cast<uint32_t>(entries - 1);
       table.prefix = static_cast<int>(prefix);
@@ -274,6 +278,13 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   require(method != Method::tables || small,
           "method 'tables' needs constant encoding and layers of at most " + std::to_string(kTableWidth) + " neurons");
   if (method == Method::tables || (method == Method::automatic && small)) build_tables(spec);
+#if defined(SNNFAST_X86)
+  initial_ = last > 0 ? spec.neuron.initial_membrane : 0.0f;
+  may_have_trains_ = !tables_.empty() && layers_[0].fires && layers_[0].n_out <= kTrainNeurons &&
+                     !spec.neuron.delayed && !spec.neuron.reset_to_zero && spec.neuron.alpha == 0.0f &&
+                     spec.neuron.beta == 1.0f && has_trains(spec.neuron.threshold, initial_, spec.timesteps);
+  if (method == Method::tables) without_trains_ = kTrainTableSamples * kTrainSteps;
+#endif
   if (coded) {
     require(method == Method::automatic, "a network with a code has one method only");
     build_code(spec);
@@ -303,6 +314,7 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   view_.tables = tables_.empty() ? nullptr : tables_.data();
   view_.always_slices = method == Method::slices;
   view_.packs_bytes = packs_bytes();
+  view_.turns_bits = turns_bits();
   view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileSpikes / widest), kMostSteps});
   // What one more sample takes; the rest is there once for all of them.
   view_.block = 1;
@@ -389,6 +401,7 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
   if (!tables_.empty()) {
     why_ = "layers of at most " + std::to_string(kTableWidth) +
            " neurons under constant encoding: spikes are the bits of a word that addresses the next layer's current";
+    if (may_have_trains_) why_ += "; in large batches the first layer's spikes are looked up by its current";
     if (made_to_order) why_ += "; asked for";
     return;
   }
@@ -412,8 +425,33 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
   }
 }
 
+// The first layer's spike trains, or null as long as its neurons are run: a table is made as soon as that has taken
+// about as much longer as making one takes.
+const TrainsView* Plan::look_for_trains(int64_t batch) const {
+  const TrainTable* table = trains_.load(std::memory_order_acquire);
+  if (!table) {
+    const int64_t samples = without_trains_.fetch_add(batch, std::memory_order_relaxed) + batch;
+    const bool make = samples >= kTrainTableSamples * view_.timesteps;
+    if (fetching_trains_.test_and_set(std::memory_order_acquire)) return nullptr;  // another thread is at it
+    if (!train_table_) train_table_ = train_table(view_.threshold, initial_, view_.timesteps, make);
+    table = train_table_.get();
+    trains_.store(table, std::memory_order_release);
+    fetching_trains_.clear(std::memory_order_release);
+  }
+  return table && !table->trains.empty() ? &table->view : nullptr;
+}
+
 bool Plan::run(const Request& request, const Interrupt& interrupt) const {
   const bool by_tables = !tables_.empty() && !request.spikes && !request.potentials;
+  const NetworkView* view = &view_;
+  NetworkView with_trains;
+  if (may_have_trains_ && by_tables && request.batch >= kTrainedBatch) {
+    if (const TrainsView* table = look_for_trains(request.batch)) {
+      with_trains = view_;
+      with_trains.trains = table;
+      view = &with_trains;
+    }
+  }
   const int64_t most = view_.code ? kCodedBlock : by_tables ? kTableBlock : view_.block;
   Job job{request, interrupt, most,
           view_.code  ? kernels_.run_coded
@@ -421,22 +459,23 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
                       : kernels_.run_block};
 
   struct Item {
-    const Plan& plan;
+    const NetworkView& view;
+    int64_t scratch_bytes;
     Job& job;
-  } context{*this, job};
+  } context{*view, scratch_bytes_, job};
   const ItemFunction run_item = [](void* pointer, int64_t i) {
-    const Plan& plan = static_cast<Item*>(pointer)->plan;
-    Job& j = static_cast<Item*>(pointer)->job;
+    const Item& item = *static_cast<Item*>(pointer);
+    Job& j = item.job;
     const Interrupt shared{poll_job, &j};
     if (i > 0 && poll_job(&j)) return false;  // blocks may be shorter than the work after which they ask themselves
     const int64_t first = i * j.block, count = std::min(j.block, j.request.batch - first);
     const StandardFloatMode standard;
-    const Scratch scratch(plan.scratch_bytes_);
+    const Scratch scratch(item.scratch_bytes);
     if (!scratch.data()) {
       j.no_memory.store(true);
       return false;
     }
-    return j.run(plan.view_, j.request, first, count, scratch.data(), shared);
+    return j.run(item.view, j.request, first, count, scratch.data(), shared);
   };
   const auto run_here = [&] {
     bool finished = true;

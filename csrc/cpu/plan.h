@@ -3,6 +3,7 @@
 // slow or fallible happens here, in the constructor; running takes pointers and sizes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "core/spec.h"
 #include "cpu/kernels.h"
+#include "cpu/train_table.h"
 
 namespace snnfast {
 
@@ -44,6 +46,11 @@ class Plan {
   }
   // What runs which layer and why, in words.
   const std::string& why() const { return why_; }
+  // How many spike trains of the first layer are in a table by now; 0 as long as its neurons are run.
+  int64_t trains() const {
+    const TrainTable* table = trains_.load(std::memory_order_acquire);
+    return table ? static_cast<int64_t>(table->trains.size()) : 0;
+  }
   int64_t n_in() const { return view_.n_in; }
   int64_t n_out() const { return layers_.back().n_out; }
   int64_t n_layers() const { return view_.n_layers; }
@@ -60,6 +67,7 @@ class Plan {
   const float* rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent = 0.0f);
   void build_slices(const NetworkSpec& spec, const PlanOptions& options);
   void explain(const NetworkSpec& spec, const PlanOptions& options);
+  const TrainsView* look_for_trains(int64_t batch) const;
 
   const Kernels& kernels_;
   std::vector<Floats> storage_;
@@ -70,6 +78,13 @@ class Plan {
   CodeView code_{};
   std::string why_;
   NetworkView view_{};
+  // The first layer's trains: once they are there, they stay. See look_for_trains.
+  bool may_have_trains_ = false;
+  float initial_ = 0.0f;
+  mutable std::atomic<const TrainTable*> trains_{nullptr};  // to read; what it points to is kept below
+  mutable std::atomic<int64_t> without_trains_{0};          // samples
+  mutable std::atomic_flag fetching_trains_ = ATOMIC_FLAG_INIT;
+  mutable std::shared_ptr<const TrainTable> train_table_;
   int64_t scratch_bytes_ = 0;
   double work_per_sample_ = 0.0;
 };

@@ -4,7 +4,8 @@
 //
 // A group of samples goes through layer after layer over a tile of time steps: the states of a few samples fill the
 // registers and hide each other's latency, and the words of a whole tile are known before the next layer looks them up.
-// A single sample takes the way of table_decision.h.
+// Few outputs that only accumulate go along with the layer before them. A single sample takes the way of
+// table_decision.h.
 #pragma once
 
 #include "core/modes.h"
@@ -14,13 +15,14 @@
 #include "cpu/panels.h"
 #include "cpu/table_decision.h"
 #include "cpu/table_lookup.h"
+#include "cpu/train_words.h"
 
 namespace snnfast {
 namespace {
 
 constexpr int kSmallGroup = 8;                               // samples
 constexpr int kGroup = Vec::lanes == 16 ? 16 : kSmallGroup;  // the most
-constexpr int64_t kTableTile = 64;                           // time steps
+constexpr int64_t kTableTile = 128;                          // time steps
 constexpr int64_t kDecisions = 4;                            // so few are quicker one by one
 constexpr int64_t kGroupTilesPerPoll = 64;
 
@@ -38,8 +40,20 @@ struct TableLayer {
   float* syn;
   float* total;  // of the last layer, for its mean potential
   float* counts;
-  uint32_t* spikes;  // (kTableTile, G), then where the next layer's table has their entries, in bytes
+  void* spikes;  // (G, kTableTile) words, see WordOf; where the next layer's table has all inputs, then their slots
 };
+
+// A word that holds the spikes of up to `Bits` neurons.
+template <bool Wide>
+struct WordType {
+  using type = uint16_t;
+};
+template <>
+struct WordType<true> {
+  using type = uint32_t;
+};
+template <int Bits>
+using WordOf = typename WordType<(Bits > 16)>::type;
 
 struct TableScratch {
   float* features[kGroup];
@@ -86,12 +100,23 @@ SNNFAST_INLINE auto table_step(int s, T& mem, T& syn, T h, const NeuronConstants
   return Rule::step(mem, syn, h, c);
 }
 
-// One layer over a tile, for the samples [from, from + S) of a group of G; V vectors of type T are a sample's state.
+template <class Word, class Mask>
+SNNFAST_INLINE void store_word(Word* to, Mask mask) {
+  *to = static_cast<Word>(bits(mask));
+}
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+SNNFAST_INLINE void store_word(uint16_t* to, Mask mask) { store_bits(to, 0, mask); }
+#endif
+
+// One layer over a tile, for the samples [from, from + S) of a group; V vectors of type T are a sample's state.
 // Source: 0 a constant current, 1 a table of all inputs, 2 a table of the first inputs.
-template <int G, class Rule, class T, int V, int S, int Source>
-void scan_part(const TableView& table, const float* current, const uint32_t* input, TableLayer& layer, int from,
+template <class Rule, class T, int V, int S, int Source>
+void scan_part(const TableView& table, const float* current, const void* input, TableLayer& layer, int from,
                int64_t steps, bool mean, const NeuronConstants<T>& constants) {
   constexpr int L = T::lanes;
+  using Word = WordOf<V * L>;
+  const auto* const arriving = static_cast<const WordOf<Source == 2 ? 32 : 16>*>(input) + from * kTableTile;
+  auto* const leaving = static_cast<Word*>(layer.spikes) + from * kTableTile;
   T mem[S][V], syn[S][V];
 #pragma GCC unroll 16
   for (int s = 0; s < S; ++s) {
@@ -105,23 +130,23 @@ void scan_part(const TableView& table, const float* current, const uint32_t* inp
 #pragma GCC unroll 16
     for (int s = 0; s < S; ++s) {
       T h[V];
-      const uint32_t arrives = Source == 0 ? 0 : input[t * G + from + s];
       if constexpr (Source == 0) {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) h[v] = load_as<T>(current + (from + s) * kTableWidth + v * L);
       } else if constexpr (Source == 1) {
-        look_up_at(table, arrives, h);
+        look_up_at(table, arriving[s * kTableTile + t], h);
       } else {
-        look_up<false>(table, arrives, h);
+        look_up<false>(table, arriving[s * kTableTile + t], h);
       }
       uint32_t spikes = 0;
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
         const auto mask = table_step<Rule>(s, mem[s][v], syn[s][v], h[v], constants);
-        if constexpr (Rule::fires) spikes |= bits(mask) << (v * L);
+        if constexpr (Rule::fires && V == 1) store_word(leaving + s * kTableTile + t, mask);
+        if constexpr (Rule::fires && V > 1) spikes |= bits(mask) << (v * L);
       }
       if constexpr (Rule::fires) {
-        layer.spikes[t * G + from + s] = spikes;
+        if constexpr (V > 1) leaving[s * kTableTile + t] = static_cast<Word>(spikes);
       } else if (mean) {
 #pragma GCC unroll 8
         for (int v = 0; v < V; ++v) {
@@ -142,11 +167,87 @@ void scan_part(const TableView& table, const float* current, const uint32_t* inp
 }
 
 template <int G, class Rule, class T, int V, int Source>
-void scan_group(const TableView& table, const float* current, const uint32_t* input, TableLayer& layer, int64_t samples,
+void scan_group(const TableView& table, const float* current, const void* input, TableLayer& layer, int64_t samples,
                 int64_t steps, bool mean, const NeuronConstants<T>& constants) {
   constexpr int S = group_part(V, G, Rule::has_synapse);
   for (int from = 0; from < samples; from += S) {
-    scan_part<G, Rule, T, V, S, Source>(table, current, input, layer, from, steps, mean, constants);
+    scan_part<Rule, T, V, S, Source>(table, current, input, layer, from, steps, mean, constants);
+  }
+}
+
+// The last hidden layer over a tile together with the last layer, which has few outputs and only accumulates: the words
+// need not be kept. For the plain neuron; the others have more to hold in registers, and would make the code larger
+// than they would gain.
+using PlainRule = NeuronRule<false, Reset::subtraction, false, false>;
+
+#if defined(__AVX2__)
+using Outputs = Quad;  // of the last layer
+#else
+using Outputs = Vec;
+#endif
+
+// Stride: of the last layer's table.
+template <int V, int S, int64_t Stride, bool Mean>
+void scan_last_part(const TableView& table, const TableView& last_table, const uint16_t* arriving, TableLayer& layer,
+                    TableLayer& last, int from, int64_t steps, const NeuronConstants<FusedVec>& constants,
+                    const NeuronConstants<Outputs>& last_constants) {
+  constexpr int L = Vec::lanes;
+  FusedVec mem[S][V];
+  Outputs out[S], total[S];
+#pragma GCC unroll 8
+  for (int s = 0; s < S; ++s) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) mem[s][v] = load(layer.mem + ((from + s) * V + v) * L);
+    out[s] = load_as<Outputs>(last.mem + (from + s) * Outputs::lanes);
+    if constexpr (Mean) total[s] = load_as<Outputs>(last.total + (from + s) * Outputs::lanes);
+  }
+  arriving += from * kTableTile;
+  for (int64_t t = 0; t < steps; ++t) {
+#pragma GCC unroll 8
+    for (int s = 0; s < S; ++s) {
+      FusedVec h[V];
+      look_up_at(table, arriving[s * kTableTile + t], h);
+      uint32_t spikes = 0;
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) {
+        FusedVec none;
+        spikes |= bits(PlainRule::step(mem[s][v], none, h[v], constants)) << (v * L);
+      }
+      Outputs current[1];
+      look_up_at<Stride>(last_table, spikes, current);
+      Outputs none;
+      decltype(without_reset(PlainRule{}))::step(out[s], none, current[0], last_constants);
+      if constexpr (Mean) total[s] = total[s] + out[s];
+    }
+  }
+#pragma GCC unroll 8
+  for (int s = 0; s < S; ++s) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) store(layer.mem + ((from + s) * V + v) * L, mem[s][v]);
+    store(last.mem + (from + s) * Outputs::lanes, out[s]);
+    if constexpr (Mean) store(last.total + (from + s) * Outputs::lanes, total[s]);
+  }
+}
+
+inline bool last_two_at_once(const NetworkView& net, const Request& request) {
+  const int64_t n = net.n_layers;
+  return n >= 3 && !net.layers[n - 1].fires && net.tables[n - 1].width == Outputs::lanes &&
+         net.tables[n - 2].width == kHalfTableWidth && !net.tables[n - 2].rest && !request.spike_counts &&
+         !net.delayed && !net.reset_to_zero && net.alpha == 0.0f && net.beta == 1.0f;
+}
+
+template <int G>
+void scan_last_two(const NetworkView& net, const void* input, TableLayer* layers, int64_t samples, int64_t steps,
+                   bool mean) {
+  constexpr int V = kHalfTableWidth / Vec::lanes, S = group_part(V, G, true);
+  const TableView *table = net.tables + net.n_layers - 2, *last = table + 1;
+  constexpr int64_t few = kFewOutputs, fewest = kFewestOutputs;
+  auto* scan = last->stride == fewest ? mean ? scan_last_part<V, S, fewest, true> : scan_last_part<V, S, fewest, false>
+               : mean                 ? scan_last_part<V, S, few, true>
+                                      : scan_last_part<V, S, few, false>;
+  for (int from = 0; from < samples; from += S) {
+    scan(*table, *last, static_cast<const uint16_t*>(input), layers[0], layers[1], from, steps,
+         vector_constants<FusedVec>(net), vector_constants<Outputs>(net));
   }
 }
 
@@ -166,18 +267,38 @@ void with_table_vectors(int64_t width, F&& f) {
   return f(TableVectors<Vec, 2 * half>{});
 }
 
-// In place of spikes, where a table of all inputs has their entries.
-inline void to_offsets(uint32_t* spikes, int64_t n, int64_t width) {
-  const int shift = __builtin_ctzll(static_cast<uint64_t>(width) * sizeof(float));  // widths are powers of two
-  for (int64_t i = 0; i < n; ++i) spikes[i] = table_slot(spikes[i]) << shift;
+// The spikes of the first layer, from its trains.
+template <int G>
+void train_words(const NetworkView& net, const float* currents, uint16_t* words, int64_t samples) {
+  static_assert(kTrainSteps == kTableTile && kTrainNeurons <= kTableWidth);
+  TrainPlaces places[G];
+  for (int64_t s = 0; s < samples; ++s) find_buckets(*net.trains, currents + s * kTableWidth, places[s]);
+  for (int64_t s = 0; s < samples; ++s) find_trains(*net.trains, places[s]);
+  quickest_turn_trains(net.turns_bits)(net.trains->trains, places, samples, net.timesteps, words);
 }
 
-template <int G>
-void add_counts(const uint32_t* spikes, int64_t steps, int64_t n, float* counts) {
+// In place of spikes, where a table of all inputs has their entries.
+inline void to_slots(uint16_t* spikes, int64_t steps) {
+  constexpr int64_t kWhole = 32;  // words of a vector; those behind the last step are of no use anyway
+  for (int64_t t = 0; t < steps; t += kWhole) {
+    for (int64_t i = t; i < t + kWhole; ++i) spikes[i] = static_cast<uint16_t>(table_slot(spikes[i], kTableWidth));
+  }
+}
+
+template <class Word>
+void add_counts(const Word* spikes, int64_t steps, int64_t n, float* counts) {
   for (int64_t t = 0; t < steps; ++t) {
-    const uint32_t word = spikes[t * G];
+    const uint32_t word = spikes[t];
     for (int64_t j = 0; j < n; ++j) counts[j] += static_cast<float>(word >> j & 1u);
   }
+}
+
+// The first word that is not zero, else 0.
+template <class Word>
+uint32_t first_spikes(const Word* spikes, int64_t steps) {
+  uint32_t word = 0;
+  for (int64_t t = 0; t < steps && !word; ++t) word = spikes[t];
+  return word;
 }
 
 // The group's samples first .. first + samples - 1. False if interrupted.
@@ -186,7 +307,7 @@ bool run_table_group(const NetworkView& net, const Request& request, int64_t fir
                      const TableScratch& scratch, const Interrupt& interrupt) {
   const LayerView& last = net.layers[net.n_layers - 1];
   const bool mean = net.decoding == static_cast<int>(Decoding::mean_potential);
-  const bool synapses = net.delayed || net.alpha != 0.0f;
+  const bool synapses = net.delayed || net.alpha != 0.0f, together = last_two_at_once(net, request);
   const float* inputs[G];
   float* currents[G];
   for (int s = 0; s < G; ++s) {  // past the last sample the group is filled up with that one
@@ -223,31 +344,46 @@ bool run_table_group(const NetworkView& net, const Request& request, int64_t fir
       const LayerView& layer = net.layers[l];
       TableLayer& state = scratch.layers[l];
       const TableView& table = net.tables[l];
-      const uint32_t* input = l ? scratch.layers[l - 1].spikes : nullptr;
-      with_rule(net, layer.fires, [&](auto rule) {
-        using Rule = decltype(rule);
-        with_table_vectors(table.width, [&](auto vectors) {
-          using T = typename decltype(vectors)::type;
-          constexpr int V = decltype(vectors)::count;
-          // Only layers that never fire have rows that are narrower than a vector.
-          if constexpr (!Rule::fires || V * T::lanes >= kHalfTableWidth) {
-            auto* scan = l == 0       ? scan_group<G, Rule, T, V, 0>
-                         : table.rest ? scan_group<G, Rule, T, V, 2>
-                                      : scan_group<G, Rule, T, V, 1>;
-            scan(table, scratch.current, input, state, samples, steps, mean, vector_constants<T>(net));
-          }
+      const void* input = l ? scratch.layers[l - 1].spikes : nullptr;
+      if (together && l == net.n_layers - 2) {
+        scan_last_two<G>(net, input, scratch.layers + l, samples, steps, mean);
+        break;
+      }
+      if (l == 0 && net.trains) {  // all steps are one tile then
+        train_words<G>(net, scratch.current, static_cast<uint16_t*>(state.spikes), samples);
+      } else {
+        with_rule(net, layer.fires, [&](auto rule) {
+          using Rule = decltype(rule);
+          with_table_vectors(table.width, [&](auto vectors) {
+            using T = typename decltype(vectors)::type;
+            constexpr int V = decltype(vectors)::count;
+            // Only layers that never fire have rows that are narrower than a vector.
+            if constexpr (!Rule::fires || V * T::lanes >= kHalfTableWidth) {
+              auto* scan = l == 0       ? scan_group<G, Rule, T, V, 0>
+                           : table.rest ? scan_group<G, Rule, T, V, 2>
+                                        : scan_group<G, Rule, T, V, 1>;
+              scan(table, scratch.current, input, state, samples, steps, mean, vector_constants<T>(net));
+            }
+          });
         });
-      });
+      }
       if (!layer.fires) continue;
       const int64_t width = table.width;
-      const bool output = l == net.n_layers - 1;
-      for (int64_t s = 0; s < samples && (request.spike_counts || output); ++s) {
-        add_counts<G>(state.spikes + s, steps, layer.n_out, state.counts + s * width);
+      const bool output = l == net.n_layers - 1, counts = request.spike_counts || output;
+      const auto read = [&](auto* words) {
+        for (int64_t s = 0; s < samples; ++s, words += kTableTile) {
+          if (counts) add_counts(words, steps, layer.n_out, state.counts + s * width);
+          if (output && first_spike && !answer[s]) answer[s] = first_spikes(words, steps);
+        }
+      };
+      if (width > kTableBits) {
+        read(static_cast<const uint32_t*>(state.spikes));
+      } else {
+        auto* const words = static_cast<uint16_t*>(state.spikes);
+        read(words);
+        if (output || net.tables[l + 1].width <= kFewOutputs) continue;
+        for (int64_t s = 0; s < samples; ++s) to_slots(words + s * kTableTile, steps);
       }
-      for (int64_t s = 0; s < samples && output && first_spike; ++s) {
-        for (int64_t t = 0; t < steps && !answer[s]; ++t) answer[s] = state.spikes[t * G + s];
-      }
-      if (!output && !net.tables[l + 1].rest) to_offsets(state.spikes, steps * G, net.tables[l + 1].width);
     }
   }
   const TableLayer& end = scratch.layers[net.n_layers - 1];

@@ -11,10 +11,12 @@ namespace {
 // Rows that are added without asking whether there are so many; those past the end are zeros, which change no bit.
 constexpr int kRestAtOnce = 3;
 
-// The entry at `offset` bytes.
-template <int V, class T>
-SNNFAST_INLINE void look_up_at(const TableView& table, uint32_t offset, T (&h)[V]) {
-  const float* const entry = reinterpret_cast<const float*>(reinterpret_cast<const char*>(table.entries) + offset);
+// The entry in a slot; Stride: the table's, 0: not known beforehand.
+template <int64_t Stride = 0, int V, class T>
+SNNFAST_INLINE void look_up_at(const TableView& table, uint32_t slot, T (&h)[V]) {
+  constexpr int64_t width = V * T::lanes;
+  const int64_t stride = Stride > 0 ? Stride : width > kFewOutputs ? width : table.stride;
+  const float* const entry = table.entries + static_cast<int64_t>(slot) * stride;
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) h[v] = load_as<T>(entry + v * T::lanes);
 }
@@ -23,8 +25,7 @@ SNNFAST_INLINE void look_up_at(const TableView& table, uint32_t offset, T (&h)[V
 template <bool All, int V, class T>
 SNNFAST_INLINE void look_up(const TableView& table, uint32_t spikes, T (&h)[V]) {
   constexpr int L = T::lanes;
-  constexpr uint32_t bytes = V * L * sizeof(float);
-  look_up_at(table, (All ? table_slot(spikes) : spikes & table.pattern) * bytes, h);
+  look_up_at(table, All ? table_slot(spikes, V * L) : spikes & table.pattern, h);
   if constexpr (!All) {
     uint32_t rest = spikes >> table.prefix;
     while (rest) {

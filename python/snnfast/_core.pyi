@@ -34,6 +34,11 @@ class Plan:
     def n_out(self) -> int:
         ...
     @property
+    def trains(self) -> int:
+        """
+        Spike trains of the first layer in a table by now.
+        """
+    @property
     def why(self) -> str:
         ...
 def cap_isa(name: str) -> None:
