@@ -166,7 +166,7 @@ def test_installed_peers_compute_the_same(peer, tiny):
 
 
 @pytest.mark.parametrize("isa", instruction_sets())
-@pytest.mark.parametrize("name", ["add", "mul_add", "step", "step_latency", "add_memory", "read"])
+@pytest.mark.parametrize("name", ["add", "add_few", "mul_add", "step", "step_latency", "add_memory", "read"])
 def test_ceilings_are_positive(name, isa):
     assert measure_ceiling(name, bytes=4096, isa=isa) > 0
 
@@ -200,9 +200,12 @@ def test_shares_count_the_work_that_is_needed(ceilings, monkeypatch):
     alone = ceilings.share("tables", (4, 16, 16, 2), 100, 1, [1, 1], 20.0)
     assert (alone.seconds, alone.share) == (10.0, 0.5)
     batch = ceilings.share("tables", (4, 16, 10, 2), 100, 7, [1, 1], 20.0)
-    assert batch.needed == (700.0 * 32, 700.0 * 8)
-    assert batch.seconds == pytest.approx(22.4 + 0.56)
+    assert batch.needed == (700.0 * 32, 700.0)
+    assert batch.seconds == pytest.approx(22.4 + 0.07)
     assert batch.name == "4 vector steps and 1 addition per step"
+    looked_up = ceilings.share("tables", (4, 16, 10, 5), 100, 7, [1, 1], 20.0, first_looked_up=True)
+    assert looked_up.needed == (700.0 * 16, 700.0 * 8)
+    assert looked_up.name == "2 vector steps and 1 addition per step"
     events = ceilings.share("events", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0)
     assert events.needed == (24_000.0, 4000.0)
     assert events.share == events.in_place == pytest.approx(2.8 / 20)  # one rate for all memory here

@@ -145,6 +145,7 @@ def test_the_table_comes_after_many_samples_and_changes_nothing() -> None:
     for _ in range(90):
         assert_same_bits(executable.run(currents, 0), before, "while it comes")
     assert executable.plan.trains > 2000
+    assert f"looked up by its current, from a table of {executable.plan.trains} spike" in executable.method()["why"]
     # Another network with such neurons has it at once, but for calls that would not gain by it.
     other = CpuExecutable(spec)
     few = other.run(currents[:7], 0)

@@ -15,7 +15,8 @@ namespace {
 constexpr int kChains = 12;
 
 // Make the compiler believe that a vector is read and changed here, at no cost.
-SNNFAST_INLINE void opaque(Vec& a) {
+template <class V>
+SNNFAST_INLINE void opaque(V& a) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
   __asm__ volatile("" : "+v"(a.v));
 #elif defined(__SSE__)
@@ -28,11 +29,11 @@ SNNFAST_INLINE void opaque(Vec& a) {
 }
 
 // Rounds over registers alone: op(chain, its number) is done kChains times in every round.
-template <class Op>
+template <class V = Vec, class Op>
 SNNFAST_INLINE void over_chains(int64_t rounds, Op&& op) {
-  Vec chain[kChains];
+  V chain[kChains];
 #pragma GCC unroll 16
-  for (int i = 0; i < kChains; ++i) chain[i] = broadcast(0.25f);
+  for (int i = 0; i < kChains; ++i) chain[i] = broadcast_as<V>(0.25f);
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 16
     for (int i = 0; i < kChains; ++i) {
@@ -75,6 +76,12 @@ double ceiling_loop(Ceiling what, const float* memory, int64_t floats, int64_t r
     case Ceiling::add:
       over_chains(rounds, [x](Vec& a, int) { a = a + x; });
       return in_chains;
+    case Ceiling::add_few: {
+      Quad few = broadcast_as<Quad>(0.125f);
+      opaque(few);
+      over_chains<Quad>(rounds, [few](Quad& a, int) { a = a + few; });
+      return static_cast<double>(rounds) * kChains;
+    }
     case Ceiling::mul_add:
       over_chains(rounds, [x, y](Vec& a, int) { a = a * y + x; });
       return in_chains;

@@ -57,7 +57,7 @@ struct NetworkView {
 };
 
 // What ceiling_loop does over and over; measure_ceiling.h says what each of them means.
-enum class Ceiling { add, mul_add, step, step_latency, add_memory, read, matrix };
+enum class Ceiling { add, add_few, mul_add, step, step_latency, add_memory, read, matrix };
 constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multiple of this
 
 struct Kernels {

@@ -19,6 +19,7 @@ struct Name {
 
 const Name kNames[] = {
     {"add", Ceiling::add, false},
+    {"add_few", Ceiling::add_few, false},
     {"mul_add", Ceiling::mul_add, false},
     {"step", Ceiling::step, false},
     {"step_latency", Ceiling::step_latency, false},

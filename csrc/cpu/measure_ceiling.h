@@ -10,6 +10,7 @@ namespace snnfast {
 
 // Units per second of one core. `name`:
 //   add           float additions, operands in registers
+//   add_few       additions of up to four floats at once, operands in registers
 //   mul_add       float multiplications each followed by an addition, rounded separately
 //   step          neuron steps (add, compare, subtract, spikes as bits), many at a time
 //   step_latency  neuron steps of one neuron, each waiting for the one before

@@ -401,8 +401,8 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
   if (!tables_.empty()) {
     why_ = "layers of at most " + std::to_string(kTableWidth) +
            " neurons under constant encoding: spikes are the bits of a word that addresses the next layer's current";
-    if (may_have_trains_) why_ += "; in large batches the first layer's spikes are looked up by its current";
     if (made_to_order) why_ += "; asked for";
+    if (may_have_trains_) why_ += "; in large batches the first layer's spikes are looked up by its current";
     return;
   }
   const std::string add = "adds the weight rows of the inputs that spiked";

@@ -45,7 +45,9 @@ class Plan {
                               : "events";
   }
   // What runs which layer and why, in words.
-  const std::string& why() const { return why_; }
+  std::string why() const {
+    return trains() > 0 ? why_ + ", from a table of " + std::to_string(trains()) + " spike trains" : why_;
+  }
   // How many spike trains of the first layer are in a table by now; 0 as long as its neurons are run.
   int64_t trains() const {
     const TrainTable* table = trains_.load(std::memory_order_acquire);

@@ -234,9 +234,10 @@ def measure_ceiling(name: str, *, bytes: int = 0, isa: str | None = None) -> flo
 
     Args:
         name: ``"add"`` and ``"mul_add"``: float additions (multiplications each followed by an addition) with operands
-            in registers; ``"step"``: neuron steps, many at a time; ``"step_latency"``: steps of one neuron, each
-            waiting for the one before; ``"add_memory"``: float additions with one operand from memory; ``"read"``:
-            bytes read; ``"matrix"``: products of bytes, each with its addition, where there is a unit for matrices.
+            in registers; ``"add_few"``: additions of up to four floats at once; ``"step"``: neuron steps, many at a
+            time; ``"step_latency"``: steps of one neuron, each waiting for the one before; ``"add_memory"``: float
+            additions with one operand from memory; ``"read"``: bytes read; ``"matrix"``: products of bytes, each with
+            its addition, where there is a unit for matrices.
         bytes: size of that memory, which decides the cache it lies in; unused by the others.
         isa: instruction set; the one in use unless given.
 

@@ -5,7 +5,8 @@ Every method has a ceiling that no better code of the same method passes:
 
 * tables, batch 1: the first layer's potential waits for itself, step after step; other layers run in its shadow.
 * tables, larger batches: every step of every neuron takes an addition, a comparison, a masked subtraction and a move of
-  its bit; the last layer takes an addition. Table loads and addresses run beside them and count nothing.
+  its bit; the last layer takes an addition. Table loads and addresses run beside them and count nothing, and neither
+  does a first layer whose spikes are looked up.
 * events: an addition with an operand from the first cache for every spike and every output that it reaches, padding
   included. The neuron steps themselves count nothing. Beside it stands the share of what the same additions would take
   if each fetched its weight from the cache that holds the whole layer; using a weight many times while it is near
@@ -27,6 +28,8 @@ from snnfast import backends
 LANES = {"amx": 16, "avx512": 16, "avx2": 8, "baseline": 4}
 #: Of random weights under the fast contract, which have 24 bits.
 _SLICES = 3
+#: Outputs that are added at once whatever the width of a vector.
+_FEW = 4
 #: Used where the system does not tell: bytes of a core's first, second and third cache.
 _USUAL_CACHES = (32 << 10, 1 << 20, 16 << 20)
 
@@ -106,6 +109,7 @@ class Ceilings:
         sizes["DRAM"] = min(4 * self.caches[-1], 256 << 20)
         return {
             "adds/s": self.rate("add"),
+            "adds of four at once/s": self.rate("add_few"),
             "multiply + add/s": self.rate("mul_add"),
             "neuron steps/s": self.rate("step"),
             "steps of one neuron/s": self.rate("step_latency"),
@@ -119,7 +123,15 @@ class Ceilings:
         return -(-n // self.lanes) * self.lanes
 
     def share(
-        self, method: str, sizes: Sequence[int], timesteps: int, batch: int, spikes: Sequence[float], seconds: float
+        self,
+        method: str,
+        sizes: Sequence[int],
+        timesteps: int,
+        batch: int,
+        spikes: Sequence[float],
+        seconds: float,
+        *,
+        first_looked_up: bool = False,
     ) -> Share | None:
         """How near a run of a method came to its ceiling, or ``None`` for a method without a known one.
 
@@ -128,6 +140,7 @@ class Ceilings:
             sizes, timesteps, batch: the network and the batch.
             spikes: number of spikes per spiking layer, over the batch and all steps.
             seconds: that the run took at its best, on one thread: its time on the processor, where others use it too.
+            first_looked_up: whether the first layer's spikes came from a table of trains.
         """
         in_place, place = None, ""
         terms: list[tuple[float, float]]
@@ -136,9 +149,12 @@ class Ceilings:
             name = "latency of the neuron step"
         elif method == "tables":
             steps = float(timesteps * batch)
-            hidden, last = sum(map(self.padded, sizes[1:-1])), self.padded(sizes[-1])
-            terms = [(steps * hidden, self.rate("step")), (steps * last, self.rate("add"))]
-            name = f"{hidden // self.lanes} vector steps and {last // self.lanes} addition per step"
+            hidden = sum(map(self.padded, sizes[2 if first_looked_up else 1 : -1]))
+            few, last = sizes[-1] <= _FEW, self.padded(sizes[-1])
+            additions = (steps, self.rate("add_few")) if few else (steps * last, self.rate("add"))
+            terms = [(steps * hidden, self.rate("step")), additions]
+            counted = [(hidden // self.lanes, "vector step"), (1 if few else last // self.lanes, "addition")]
+            name = " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in counted) + " per step"
         elif method == "events":
             adds = [count * self.padded(n) for count, n in zip(spikes, sizes[2:], strict=True)]
             weights = [4 * n_in * self.padded(n) for n_in, n in itertools.pairwise(sizes[1:])]
@@ -150,10 +166,10 @@ class Ceilings:
             rows = self.rate("add_memory", self.caches[0] // 2)
             terms, took = [], []
             for count, (n_in, n_out) in zip(spikes, itertools.pairwise(sizes[1:]), strict=True):
-                additions = (float(count * self.padded(n_out)), rows)
+                by_rows = (float(count * self.padded(n_out)), rows)
                 products = (_SLICES * timesteps * batch * -(-n_in // 64) * 64.0 * -(-n_out // 16) * 16, self.matrix())
-                by_events = additions[0] / additions[1] < products[0] / products[1]
-                terms.append(additions if by_events else products)
+                by_events = by_rows[0] / by_rows[1] < products[0] / products[1]
+                terms.append(by_rows if by_events else products)
                 took.append("additions of spikes' weights" if by_events else "products of bytes")
             name = ", ".join(f"layer {i}: {what}" for i, what in enumerate(took, 2))
         else:
