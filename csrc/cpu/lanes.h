@@ -133,20 +133,41 @@ inline int64_t all_inputs(int64_t n, uint32_t* ids) {
   return n;
 }
 
-// The first layer's currents of up to kPack samples, a row of (padded) for each.
+// The features of a sample that a lane is to have; `lane`: whose room for them is used.
+inline const float* lane_features(const NetworkView& net, const Request& request, int64_t sample, const Lanes& lanes,
+                                  int64_t lane) {
+  const float* x = request.observations + sample * net.n_in;
+  if (!lanes.features) return x;
+  float* const features = lanes.features + lane * net.layers[0].n_in;
+  write_features(net, x, features);
+  return features;
+}
+
+// The first layer's currents of n samples become the lanes of rows; further lanes hold what they like.
 inline void lane_inputs(const NetworkView& net, const Request& request, const int64_t* samples, int64_t n,
-                        const Lanes& lanes) {
-  const float* inputs[kPack];
-  float* currents[kPack];
-  for (int64_t i = 0; i < n; ++i) {
-    inputs[i] = request.observations + samples[i] * net.n_in;
-    currents[i] = lanes.currents + i * net.layers[0].padded;
-    if (!lanes.features) continue;
-    float* const features = lanes.features + i * net.layers[0].n_in;
-    write_features(net, inputs[i], features);
-    inputs[i] = features;
+                        const Lanes& lanes, float* rows) {
+  const LayerView& layer = net.layers[0];
+  const float* inputs[kPack] = {};
+  for (int64_t i = 0; i < n; ++i) inputs[i] = lane_features(net, request, samples[i], lanes, i);
+  if (layer.n_in <= layer.n_out) {  // what is less is turned: the features
+    float* const values = lanes.first;
+    __builtin_memset(values, 0, static_cast<size_t>(layer.n_in * kPack) * sizeof(float));
+    for (int64_t i = 0; i < n; ++i) {
+      for (int64_t k = 0; k < layer.n_in; ++k) values[k * kPack + i] = inputs[i][k];
+    }
+    for_lane_currents(layer, values, lanes.ids, all_inputs(layer.n_in, lanes.ids), [&](int64_t j, Pack h) {
+      const Vec bias = broadcast(layer.bias[j]);
+      for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
+      store_pack(rows + j * kPack, h);
+    });
+    return;
   }
-  constant_currents(net.layers[0], inputs, currents, n, 0, net.layers[0].panels);
+  float* currents[kPack] = {};
+  for (int64_t i = 0; i < n; ++i) currents[i] = lanes.currents + i * layer.padded;
+  constant_currents(layer, inputs, currents, n, 0, layer.panels);
+  for (int64_t i = 0; i < n; ++i) {
+    for (int64_t j = 0; j < layer.n_out; ++j) rows[j * kPack + i] = currents[i][j];
+  }
 }
 
 // Where the first layer's currents go: digits keep them as drives.
@@ -178,18 +199,17 @@ SNNFAST_INLINE void for_starts(const NetworkView& net, const LaneRows& rows, F&&
   for (int64_t j = 0; j < last.n_out; ++j) f(rows.running + j, last.bias[j]);
 }
 
-// Put samples into the lanes of a pack; further lanes hold zeros.
+// Put samples into the lanes of a pack; what further lanes hold is of no use. Layers in turns start from currents
+// alone.
 inline void start_pack(const NetworkView& net, const Request& request, const int64_t* samples, int64_t n,
                        const Lanes& lanes, float* pack) {
   const LaneRows& rows = lanes.rows;
-  __builtin_memset(pack, 0, static_cast<size_t>(rows.total * kPack) * sizeof(float));
-  for_starts(net, rows, [&](int64_t row, float number) { fill_row(pack + row * kPack, number); });
-  lane_inputs(net, request, samples, n, lanes);
-  float* const inputs = pack + input_row(net, rows) * kPack;
-  for (int64_t i = 0; i < n; ++i) {
-    const float* current = lanes.currents + i * net.layers[0].padded;
-    for (int64_t j = 0; j < net.layers[0].n_out; ++j) inputs[j * kPack + i] = current[j];
-  }
+  const int kind = net.code->kind;
+  const bool turns = kind == static_cast<int>(CodeKind::staged) || kind == static_cast<int>(CodeKind::radix);
+  const int64_t from = turns ? rows.flags : 0;
+  __builtin_memset(lanes.row(pack, from), 0, static_cast<size_t>((rows.total - from) * kPack) * sizeof(float));
+  if (!turns) for_starts(net, rows, [&](int64_t row, float number) { fill_row(pack + row * kPack, number); });
+  lane_inputs(net, request, samples, n, lanes, pack + input_row(net, rows) * kPack);
 }
 
 // Put a sample into one lane of a pack.
@@ -197,13 +217,15 @@ inline void start_lane(const NetworkView& net, const Request& request, int64_t s
                        int64_t lane) {
   const LaneRows& rows = lanes.rows;
   float* const at = pack + lane;
-  lane_inputs(net, request, &sample, 1, lanes);
+  const LayerView& layer = net.layers[0];
+  const float* const input = lane_features(net, request, sample, lanes, lane);
+  constant_currents(layer, &input, &lanes.currents, 1, 0, layer.panels);
   for (int64_t r = rows.sent; r < rows.constant; ++r) at[r * kPack] = 0.0f;
   const int64_t end = request.spike_counts ? rows.flags : rows.counts;
   for (int64_t r = rows.output; r < end; ++r) at[r * kPack] = 0.0f;
   for_starts(net, rows, [&](int64_t row, float number) { at[row * kPack] = number; });
   float* const inputs = at + input_row(net, rows) * kPack;
-  for (int64_t j = 0; j < net.layers[0].n_out; ++j) inputs[j * kPack] = lanes.currents[j];
+  for (int64_t j = 0; j < layer.n_out; ++j) inputs[j * kPack] = lanes.currents[j];
 }
 
 // A sample has run its last step.

@@ -9,8 +9,8 @@ namespace {
 
 // The turn of N plain neurons with copies, under currents (N rows) that what they send replaces. Their membranes stay
 // in registers, and their chains of operations hide each other's latency. With a ramp, a spike is worth the steps that
-// are left, its own included: a count that is added up after every step.
-template <int N, bool Ramp>
+// are left, its own included; Counted: the spikes themselves are asked for as well (without a ramp they are the same).
+template <int N, bool Ramp, bool Counted>
 SNNFAST_INLINE void staged_lanes(const NetworkView& net, const float* starts, int64_t stride, float* rows,
                                  float* counts) {
   using Rule = NeuronRule<false, Reset::subtraction, false, false>;
@@ -19,43 +19,47 @@ SNNFAST_INLINE void staged_lanes(const NetworkView& net, const float* starts, in
     float* const row = rows + v * Vec::lanes;
     Vec h[N];
     Count received[N], spikes[N];
+#pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       h[i] = load(row + i * kPack);
       received[i] = spikes[i] = no_count();
     }
     for (int64_t k = 0; k < net.code->copies; ++k) {
       Vec mem[N];
-      Count fired[N];
-      for (int i = 0; i < N; ++i) {
-        mem[i] = broadcast(starts[k * stride + i]);
-        fired[i] = no_count();
-      }
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) mem[i] = broadcast(starts[k * stride + i]);
       for (int64_t t = 0; t < net.timesteps; ++t) {
+        const Count worth = whole_number(Ramp ? static_cast<int32_t>(net.timesteps - t) : 1);
+#pragma GCC unroll 8
         for (int i = 0; i < N; ++i) {
           Vec none = broadcast(0.0f);
-          fired[i] = count(fired[i], Rule::step(mem[i], none, h[i], constants));
-          if constexpr (Ramp) received[i] = received[i] + fired[i];
+          const auto fired = step_beside<Rule>(i, mem[i], none, h[i], constants);
+          received[i] = add_where(fired, received[i], worth);
+          if constexpr (Ramp && Counted) spikes[i] = count(spikes[i], fired);
         }
       }
-      for (int i = 0; i < N; ++i) spikes[i] = spikes[i] + fired[i];
     }
+#pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      store(row + i * kPack, to_float(Ramp ? received[i] : spikes[i]));
-      if (counts) store(counts + i * kPack + v * Vec::lanes, to_float(spikes[i]));
+      store(row + i * kPack, to_float(received[i]));
+      if constexpr (Counted) store(counts + i * kPack + v * Vec::lanes, to_float(Ramp ? spikes[i] : received[i]));
     }
   }
 }
 
-template <bool Ramp>
+template <bool Ramp, bool Counted>
 void staged_turn(const NetworkView& net, int64_t l, float* rows, float* counts) {
   const LayerView& layer = net.layers[l];
   const float* starts = net.code->layers[l].starts;
-  const auto at = [&](int64_t j) { return counts ? counts + j * kPack : nullptr; };
+  constexpr int N = Vec::lanes == 16 ? 8 : 4;  // as many as fit in registers
+  const auto at = [&](int64_t j) { return Counted ? counts + j * kPack : nullptr; };
   int64_t j = 0;
-  for (; j + 4 <= layer.n_out; j += 4) {
-    staged_lanes<4, Ramp>(net, starts + j, layer.padded, rows + j * kPack, at(j));
+  for (; j + N <= layer.n_out; j += N) {
+    staged_lanes<N, Ramp, Counted>(net, starts + j, layer.padded, rows + j * kPack, at(j));
   }
-  for (; j < layer.n_out; ++j) staged_lanes<1, Ramp>(net, starts + j, layer.padded, rows + j * kPack, at(j));
+  for (; j < layer.n_out; ++j) {
+    staged_lanes<1, Ramp, Counted>(net, starts + j, layer.padded, rows + j * kPack, at(j));
+  }
 }
 
 // A layer's turn: complete currents (rows) become what the neurons send in all, in smallest spikes.
@@ -63,8 +67,10 @@ inline void lanes_turn(const NetworkView& net, int64_t l, float* rows, float* co
   const CodeView& code = *net.code;
   const LayerView& layer = net.layers[l];
   if (code.kind == static_cast<int>(CodeKind::staged)) {
-    code.ramp ? staged_turn<true>(net, l, rows, counts) : staged_turn<false>(net, l, rows, counts);
-    return;
+    auto* turn = code.ramp ? counts ? staged_turn<true, true> : staged_turn<true, false>
+                 : counts  ? staged_turn<false, true>
+                           : staged_turn<false, false>;
+    return turn(net, l, rows, counts);
   }
   const Vec zero = broadcast(0.0f), offset = broadcast(code.offset);
   const Vec levels = broadcast(static_cast<float>((int64_t{1} << net.timesteps) - 1));

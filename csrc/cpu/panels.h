@@ -64,5 +64,20 @@ SNNFAST_INLINE NeuronConstants<V> vector_constants(const NetworkView& net) {
   return {broadcast_as<V>(net.alpha), broadcast_as<V>(net.beta), broadcast_as<V>(net.threshold)};
 }
 
+// One step of the vector of neurons at a place among others; neighbours subtract in different ways, see FusedVec.
+template <class Rule, class T>
+SNNFAST_INLINE auto step_beside(int place, T& mem, T& syn, T h, const NeuronConstants<T>& c) {
+  if constexpr (T::lanes == Vec::lanes) {
+    if (place & 1) {
+      FusedVec m = mem, y = syn;
+      const auto mask = Rule::template step<FusedVec>(m, y, h, {c.alpha, c.beta, c.threshold});
+      mem = m;
+      syn = y;
+      return mask;
+    }
+  }
+  return Rule::step(mem, syn, h, c);
+}
+
 }  // namespace
 }  // namespace snnfast

@@ -85,21 +85,6 @@ int64_t tables_scratch_bytes(const NetworkView& net) {
   return arena.used;
 }
 
-// One step of a vector of neurons; neighbours subtract in different ways, see FusedVec.
-template <class Rule, class T>
-SNNFAST_INLINE auto table_step(int s, T& mem, T& syn, T h, const NeuronConstants<T>& c) {
-  if constexpr (T::lanes == Vec::lanes) {
-    if (s & 1) {
-      FusedVec m = mem, y = syn;
-      const auto mask = Rule::template step<FusedVec>(m, y, h, {c.alpha, c.beta, c.threshold});
-      mem = m;
-      syn = y;
-      return mask;
-    }
-  }
-  return Rule::step(mem, syn, h, c);
-}
-
 template <class Word, class Mask>
 SNNFAST_INLINE void store_word(Word* to, Mask mask) {
   *to = static_cast<Word>(bits(mask));
@@ -141,7 +126,7 @@ void scan_part(const TableView& table, const float* current, const void* input, 
       uint32_t spikes = 0;
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
-        const auto mask = table_step<Rule>(s, mem[s][v], syn[s][v], h[v], constants);
+        const auto mask = step_beside<Rule>(s, mem[s][v], syn[s][v], h[v], constants);
         if constexpr (Rule::fires && V == 1) store_word(leaving + s * kTableTile + t, mask);
         if constexpr (Rule::fires && V > 1) spikes |= bits(mask) << (v * L);
       }

@@ -65,6 +65,8 @@ struct Count {
 };
 SNNFAST_INLINE Count no_count() { return {_mm512_setzero_si512()}; }
 SNNFAST_INLINE Count count(Count c, Mask m) { return {_mm512_mask_add_epi32(c.n, m.m, c.n, _mm512_set1_epi32(1))}; }
+SNNFAST_INLINE Count add_where(Mask m, Count a, Count b) { return {_mm512_mask_add_epi32(a.n, m.m, a.n, b.n)}; }
+SNNFAST_INLINE Count whole_number(int32_t n) { return {_mm512_set1_epi32(n)}; }
 SNNFAST_INLINE Count operator+(Count a, Count b) { return {_mm512_add_epi32(a.n, b.n)}; }
 // Integers, as floats. Zeroing forms with nothing to zero: of the plain ones gcc says that they read what is not there.
 SNNFAST_INLINE Vec to_float(__m512i integers) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, integers)}; }
@@ -113,6 +115,10 @@ struct Count {
 SNNFAST_INLINE Count no_count() { return {_mm256_setzero_si256()}; }
 // A mask that is set is -1.
 SNNFAST_INLINE Count count(Count c, Mask m) { return {_mm256_sub_epi32(c.n, _mm256_castps_si256(m.m))}; }
+SNNFAST_INLINE Count add_where(Mask m, Count a, Count b) {
+  return {_mm256_add_epi32(a.n, _mm256_and_si256(_mm256_castps_si256(m.m), b.n))};
+}
+SNNFAST_INLINE Count whole_number(int32_t n) { return {_mm256_set1_epi32(n)}; }
 SNNFAST_INLINE Count operator+(Count a, Count b) { return {_mm256_add_epi32(a.n, b.n)}; }
 SNNFAST_INLINE Vec to_float(Count c) { return {_mm256_cvtepi32_ps(c.n)}; }
 SNNFAST_INLINE __m256i load_integers(const int32_t* p) {
@@ -174,6 +180,8 @@ struct Count {
 };
 SNNFAST_INLINE Count no_count() { return {Int4{0, 0, 0, 0}}; }
 SNNFAST_INLINE Count count(Count c, Mask m) { return {c.n - m.m}; }
+SNNFAST_INLINE Count add_where(Mask m, Count a, Count b) { return {a.n + (m.m & b.n)}; }
+SNNFAST_INLINE Count whole_number(int32_t n) { return {Int4{n, n, n, n}}; }
 SNNFAST_INLINE Count operator+(Count a, Count b) { return {a.n + b.n}; }
 SNNFAST_INLINE Vec to_float(Count c) { return {__builtin_convertvector(c.n, Float4)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) {
