@@ -13,7 +13,7 @@ struct LaneSpikes {
   Vec net = broadcast(0.0f), either = broadcast(0.0f);
   Count fired = no_count();
 
-  SNNFAST_INLINE void step(Vec& mem, Vec& before, Vec h, const NeuronConstants<Vec>& constants) {
+  SNNFAST_INLINE void step(int place, Vec& mem, Vec& before, Vec h, const NeuronConstants<Vec>& constants) {
     using Rule = NeuronRule<false, Reset::subtraction, false, false>;
     Vec zero = broadcast(0.0f);
     if constexpr (Signed) {
@@ -21,7 +21,7 @@ struct LaneSpikes {
       either = either + spike * spike;
       net = net + spike;
     } else {
-      fired = count(fired, Rule::step(mem, zero, h, constants));
+      fired = count(fired, step_beside<Rule>(place, mem, zero, h, constants));
     }
   }
 
@@ -58,11 +58,17 @@ SNNFAST_INLINE void lane_copies(const CodeView& code, const NeuronConstants<Vec>
   if (counts) add_to_row(counts, Signed ? either : sum);
 }
 
+SNNFAST_INLINE bool any_above_zero(const Pack& x) {
+  uint32_t any = 0;
+  for (int v = 0; v < kLaneVectors; ++v) any |= bits(above(x.v[v], broadcast(0.0f)));
+  return any != 0;
+}
+
 // C copies of a neuron over a tile of steps, membranes in registers, under its current at every step (rows, `row`
 // apart), or under `h` at all of them (Constant). Their spikes, added up, become a row of `sums` for every step, or are
-// added to it.
+// added to it. Whether there was a spike.
 template <bool Signed, bool Constant, int C>
-SNNFAST_INLINE void lane_copies_over(const NeuronConstants<Vec>& constants, float* mem, float* net, int64_t stride,
+SNNFAST_INLINE bool lane_copies_over(const NeuronConstants<Vec>& constants, float* mem, float* net, int64_t stride,
                                      const Pack& h, const float* currents, float* sums, int64_t row, int64_t steps,
                                      bool add, float* counts) {
   Pack membrane[C], before[C], counted{};
@@ -77,9 +83,9 @@ SNNFAST_INLINE void lane_copies_over(const NeuronConstants<Vec>& constants, floa
       const Vec current = Constant ? h.v[v] : load(currents + at);
       LaneSpikes<Signed> fired;
 #pragma GCC unroll 4
-      for (int k = 0; k < C; ++k) fired.step(membrane[k].v[v], before[k].v[v], current, constants);
+      for (int k = 0; k < C; ++k) fired.step(k, membrane[k].v[v], before[k].v[v], current, constants);
       store(sums + at, add ? load(sums + at) + fired.sum() : fired.sum());
-      if (counts) counted.v[v] = counted.v[v] + fired.spikes();
+      counted.v[v] = counted.v[v] + fired.spikes();
     }
   }
 #pragma GCC unroll 4
@@ -88,13 +94,15 @@ SNNFAST_INLINE void lane_copies_over(const NeuronConstants<Vec>& constants, floa
     if constexpr (Signed) store_pack(net + k * stride, before[k]);
   }
   if (counts) add_to_row(counts, counted);
+  return any_above_zero(counted);
 }
 
 // A tile of steps of a pack, layer after layer; Single: one step, after which a lane may stop. `weights`: of every
-// step, per lane, or null: of its current, or where it may stop of its potential.
+// step, per lane, or null: of its current, or where it may stop of its potential. `silent`: neurons of the first layer
+// that no lane's current will make spike any more.
 template <bool Signed, bool Single>
 void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights, int64_t steps,
-                     bool counts) {
+                     bool counts, bool* silent) {
   constexpr int kCopies = Signed ? 2 : 4;  // whose membranes fit into registers
   const CodeView& code = *net.code;
   const NeuronConstants<Vec> constants = vector_constants(net);
@@ -102,6 +110,7 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
   const int64_t row = rows.widest * kPack;
   float *takes = lanes.first, *sends = lanes.second;
   int64_t count_row = rows.counts;
+  int64_t n_ids = 0;  // inputs of the next layer: over a tile, those of which any lane sent a spike
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     const LayerView& layer = net.layers[l];
     const int64_t stride = layer.padded * kPack;
@@ -114,14 +123,17 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
     };
     const auto fire_over = [&](auto constant, int64_t j, const Pack& h) {
       const int64_t at = j * kPack;
+      bool any = false;
       const auto run = [&](auto copies, int64_t k) {
-        lane_copies_over<Signed, decltype(constant)::value == 1, decltype(copies)::value>(
+        any |= lane_copies_over<Signed, decltype(constant)::value == 1, decltype(copies)::value>(
             constants, mem + k * stride + at, before + k * stride + at, stride, h, lanes.drives + at, sends + at, row,
             steps, k > 0, counted(j));
       };
       int64_t k = 0;
       for (; k + kCopies <= code.copies; k += kCopies) run(VectorCount<kCopies>{}, k);
       for (; k < code.copies; ++k) run(VectorCount<1>{}, k);
+      if (any) lanes.ids[n_ids++] = static_cast<uint32_t>(j);
+      return any;
     };
     const auto with_bias = [&](int64_t j, Pack h) {
       const Vec bias = broadcast(layer.bias[j]);
@@ -133,8 +145,9 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
         const Pack h = load_pack(lanes.row(pack, rows.constant + j));
         if constexpr (Single) {
           fire(j, h);
-        } else {
-          fire_over(VectorCount<1>{}, j, h);
+        } else if (!silent[j]) {
+          // Without a current the potential never rises. What was sent before may still be taken back.
+          silent[j] = !fire_over(VectorCount<1>{}, j, h) && !Signed && !any_above_zero(h);
         }
       }
     } else if constexpr (Single) {
@@ -142,10 +155,11 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
                         [&](int64_t j, const Pack& h) { fire(j, with_bias(j, h)); });
     } else {
       for (int64_t t = 0; t < steps; ++t) {
-        for_lane_currents(layer, takes + t * row, lanes.ids, layer.n_in, [&](int64_t j, const Pack& h) {
+        for_lane_currents(layer, takes + t * row, lanes.ids, n_ids, [&](int64_t j, const Pack& h) {
           store_pack(lanes.drives + t * row + j * kPack, with_bias(j, h));
         });
       }
+      n_ids = 0;
       for (int64_t j = 0; j < layer.n_out; ++j) fire_over(VectorCount<0>{}, j, Pack{});
     }
     count_row += layer.n_out;
@@ -156,7 +170,7 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
   const LayerView& last = net.layers[net.n_layers - 1];
   for (int64_t t = 0; t < steps; ++t) {
     const float* const weight = weights ? weights + t * kPack : nullptr;
-    for_lane_currents(last, takes + t * row, lanes.ids, last.n_in, [&](int64_t j, Pack h) {
+    for_lane_currents(last, takes + t * row, lanes.ids, Single ? last.n_in : n_ids, [&](int64_t j, Pack h) {
       const Vec bias = broadcast(last.bias[j]);
       float *output = lanes.row(pack, rows.output + j), *weighted = lanes.row(pack, rows.weighted + j);
       for (int v = 0; v < kLaneVectors; ++v) {
@@ -192,10 +206,12 @@ bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t firs
   alignas(64) float weights[kLanesTile * kPack] = {}, divisors[kPack], bounds[kPack];
   for (int64_t i = 0; i < kPack; ++i) divisors[i] = 1.0f, bounds[i] = 0.0f, samples[i] = -1, steps[i] = 0;
   float* const pack = lanes.packs;
+  bool silent[kLanesWidest];
   // All lanes at once, those without a sample included.
   const auto start_all = [&] {
     for (; busy < kPack && next < count; ++busy) samples[busy] = first + next++;
     for (int64_t& t : steps) t = 0;
+    for (bool& one : silent) one = false;
     start_pack(net, request, samples, busy, lanes, pack);
   };
   all_inputs(lanes.rows.widest, lanes.ids);
@@ -218,8 +234,8 @@ bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t firs
     }
     const float* const used = code.step_weights ? weights : nullptr;
     const bool counts = request.spike_counts != nullptr;
-    leaves ? lanes_rate_tile<Signed, true>(net, lanes, pack, used, 1, counts)
-           : lanes_rate_tile<Signed, false>(net, lanes, pack, used, tile, counts);
+    leaves ? lanes_rate_tile<Signed, true>(net, lanes, pack, used, 1, counts, silent)
+           : lanes_rate_tile<Signed, false>(net, lanes, pack, used, tile, counts, silent);
     if (!ends && !leaves) continue;
     lanes_decode(net, lanes, pack, divisors);
     uint64_t stops = 0;
