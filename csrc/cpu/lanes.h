@@ -114,6 +114,7 @@ SNNFAST_INLINE void lane_currents(const LayerView& layer, int64_t j, const float
     const int64_t id = ids[i];
     const Pack x = load_pack(values + id * kPack);
     const float* w = weights + id * width;
+#pragma GCC unroll 2
     for (int v = 0; v < kLaneVectors; ++v) {
       unknown_again(w);
 #pragma GCC unroll 4
