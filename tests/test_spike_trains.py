@@ -7,6 +7,10 @@ Tables made to order have it from the start; otherwise it comes after many sampl
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,3 +179,37 @@ def test_threads_share_one_table() -> None:
         assert executable.plan.trains > 0
     finally:
         sf.set_num_threads(before)
+
+
+def test_a_child_forked_while_a_table_is_made_makes_its_own() -> None:
+    # A lock that is held at that moment is held for ever in the child.
+    program = """
+import os, sys, threading
+import torch
+from snnfast.backends import CpuExecutable
+from test_spike_trains import NEURONS, passing_on
+currents, stop = torch.rand(8, NEURONS), threading.Event()
+def make_tables():
+    number = 0
+    while not stop.is_set():
+        number += 1
+        CpuExecutable(passing_on(1.0, number / 1e4, 100), method="tables").run(currents, 0)
+threads = [threading.Thread(target=make_tables) for _ in range(2)]
+[thread.start() for thread in threads]
+failed = 0
+for number in range(20):
+    child = os.fork()
+    if child == 0:
+        executable = CpuExecutable(passing_on(2.0, 0.5, 10), method="tables")
+        executable.run(currents, 0)
+        os._exit(0 if executable.plan.trains > 0 else 1)
+    failed += os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+stop.set()
+[thread.join() for thread in threads]
+sys.exit(failed)
+"""
+    here = str(Path(__file__).parent)
+    path = os.pathsep.join(filter(None, [here, *sys.path]))
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, timeout=100, check=False)
+    assert done.returncode == 0

@@ -68,7 +68,7 @@ struct Lanes {
   float* drives = nullptr;    // of rate: the same, a layer's currents
   float* currents = nullptr;  // (kPack, padded first layer)
   float* features = nullptr;  // (kPack, n_in)
-  uint32_t* ids = nullptr;    // inputs that may not be zero
+  uint32_t* ids = nullptr;    // inputs that may not be zero; between layers others may work in it
   float* packs = nullptr;
 
   float* row(float* pack, int64_t index) const { return pack + index * kPack; }
@@ -155,7 +155,8 @@ inline const float* lane_features(const NetworkView& net, const Request& request
   return features;
 }
 
-// The first layer's currents of n samples become the lanes of rows; further lanes hold what they like.
+// The first layer's currents of n samples become the lanes of rows; further lanes hold what they like. Works in
+// `lanes.first` and writes the first of `lanes.ids`.
 inline void lane_inputs(const NetworkView& net, const Request& request, const int64_t* samples, int64_t n,
                         const Lanes& lanes, float* rows) {
   const LayerView& layer = net.layers[0];

@@ -432,7 +432,8 @@ const TrainsView* Plan::look_for_trains(int64_t batch) const {
   if (!table) {
     const int64_t samples = without_trains_.fetch_add(batch, std::memory_order_relaxed) + batch;
     const bool make = samples >= kTrainTableSamples * view_.timesteps;
-    if (fetching_trains_.test_and_set(std::memory_order_acquire)) return nullptr;  // another thread is at it
+    // Another thread is at it; or was, in the process that this one was forked from, and then there will be no table.
+    if (fetching_trains_.test_and_set(std::memory_order_acquire)) return nullptr;
     if (!train_table_) train_table_ = train_table(view_.threshold, initial_, view_.timesteps, make);
     table = train_table_.get();
     trains_.store(table, std::memory_order_release);

@@ -40,7 +40,9 @@ struct TableLayer {
   float* syn;
   float* total;  // of the last layer, for its mean potential
   float* counts;
-  void* spikes;  // (G, kTableTile) words, see WordOf; where the next layer's table has all inputs, then their slots
+  // (G, kTableTile) words, see WordOf; where the next layer's table has all inputs, then their slots, of samples that
+  // there are
+  void* spikes;
 };
 
 // A word that holds the spikes of up to `Bits` neurons.

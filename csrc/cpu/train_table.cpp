@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/train_table.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <iterator>
@@ -14,7 +17,7 @@
 namespace snnfast {
 namespace {
 
-constexpr size_t kKept = 8;                // tables, of some 100 KB each
+constexpr size_t kMostKept = 8;            // tables, of some 100 KB each
 constexpr int64_t kMostBuckets = 1 << 14;  // so few that a float and 23 bits of it are enough for them
 constexpr float kLeastThreshold = 1e-30f;  // far from numbers that floats resolve less well
 
@@ -154,6 +157,26 @@ bool make_table(TrainTable& table) {
   return true;
 }
 
+// The tables of this process. Never destroyed: threads may still run networks when the program ends. After a fork the
+// child begins anew: the thread that held the lock may not exist there.
+struct Kept {
+  pid_t process;
+  std::mutex mutex;
+  std::vector<std::shared_ptr<const TrainTable>> tables;  // the last used first
+};
+
+std::atomic<Kept*> g_kept{nullptr};
+
+Kept* kept_here() {
+  const pid_t self = getpid();
+  Kept* kept = g_kept.load();
+  if (kept && kept->process == self) return kept;
+  Kept* const fresh = new (std::nothrow) Kept{self, {}, {}};
+  if (!fresh || g_kept.compare_exchange_strong(kept, fresh)) return fresh;
+  delete fresh;  // another thread was quicker
+  return kept;
+}
+
 }  // namespace
 
 bool has_trains(float threshold, float initial, int64_t timesteps) {
@@ -161,21 +184,18 @@ bool has_trains(float threshold, float initial, int64_t timesteps) {
 }
 
 std::shared_ptr<const TrainTable> train_table(float threshold, float initial, int64_t timesteps, bool make) noexcept {
-  static std::mutex mutex;
-  // The last used first. Never destroyed: threads may still run networks when the program ends.
-  static auto* const all = new (std::nothrow) std::vector<std::shared_ptr<const TrainTable>>;
-  if (!all) return nullptr;
-  auto& kept = *all;
-  // Never wait: after a fork the thread that holds it may not exist any more.
-  const std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
+  Kept* const kept = kept_here();
+  if (!kept) return nullptr;
+  const std::unique_lock<std::mutex> lock(kept->mutex, std::try_to_lock);
   if (!lock) return nullptr;
-  const auto found = std::find_if(kept.begin(), kept.end(), [&](const auto& pointer) {
+  auto& tables = kept->tables;
+  const auto found = std::find_if(tables.begin(), tables.end(), [&](const auto& pointer) {
     const TrainTable& table = *pointer;
     return table.threshold == threshold && table.initial == initial && table.timesteps == timesteps;
   });
-  if (found != kept.end()) {
-    std::rotate(kept.begin(), found, found + 1);
-    return kept.front();
+  if (found != tables.end()) {
+    std::rotate(tables.begin(), found, found + 1);
+    return tables.front();
   }
   if (!make) return nullptr;
   try {
@@ -183,10 +203,10 @@ std::shared_ptr<const TrainTable> train_table(float threshold, float initial, in
     *table = TrainTable{threshold, initial, timesteps, {}, {}, {}, {}};
     const StandardFloatMode standard;
     if (!make_table(*table)) table->trains.clear();
-    kept.reserve(kKept + 1);
-    kept.insert(kept.begin(), std::move(table));
-    if (kept.size() > kKept) kept.pop_back();
-    return kept.front();
+    tables.reserve(kMostKept + 1);
+    tables.insert(tables.begin(), std::move(table));
+    if (tables.size() > kMostKept) tables.pop_back();
+    return tables.front();
   } catch (const std::bad_alloc&) {
     return nullptr;
   }

@@ -154,7 +154,7 @@ class Ceilings:
             additions = (steps, self.rate("add_few")) if few else (steps * last, self.rate("add"))
             terms = [(steps * hidden, self.rate("step")), additions]
             counted = [(hidden // self.lanes, "vector step"), (1 if few else last // self.lanes, "addition")]
-            name = " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in counted) + " per step"
+            name = " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in counted if n) + " per step"
         elif method == "events":
             adds = [count * self.padded(n) for count, n in zip(spikes, sizes[2:], strict=True)]
             weights = [4 * n_in * self.padded(n) for n_in, n in itertools.pairwise(sizes[1:])]
