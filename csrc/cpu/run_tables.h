@@ -254,22 +254,14 @@ void with_table_vectors(int64_t width, F&& f) {
   return f(TableVectors<Vec, 2 * half>{});
 }
 
-// The spikes of the first layer, from its trains.
+// The spikes of the first layer, from its trains; slots: those of the next layer's table instead.
 template <int G>
-void train_words(const NetworkView& net, const float* currents, uint16_t* words, int64_t samples) {
+void train_words(const NetworkView& net, const float* currents, uint16_t* words, int64_t samples, bool slots) {
   static_assert(kTrainSteps == kTableTile && kTrainNeurons <= kTableWidth);
   TrainPlaces places[G];
   for (int64_t s = 0; s < samples; ++s) find_buckets(*net.trains, currents + s * kTableWidth, places[s]);
   for (int64_t s = 0; s < samples; ++s) find_trains(*net.trains, places[s]);
-  quickest_turn_trains(net.turns_bits)(net.trains->trains, places, samples, net.timesteps, words);
-}
-
-// In place of spikes, where a table of all inputs has their entries.
-inline void to_slots(uint16_t* spikes, int64_t steps) {
-  constexpr int64_t kWhole = 32;  // words of a vector; those behind the last step are of no use anyway
-  for (int64_t t = 0; t < steps; t += kWhole) {
-    for (int64_t i = t; i < t + kWhole; ++i) spikes[i] = static_cast<uint16_t>(table_slot(spikes[i], kTableWidth));
-  }
+  quickest_turn_trains(net.turns_bits)(net.trains->trains, places, samples, net.timesteps, slots, words);
 }
 
 template <class Word>
@@ -295,6 +287,12 @@ bool run_table_group(const NetworkView& net, const Request& request, int64_t fir
   const LayerView& last = net.layers[net.n_layers - 1];
   const bool mean = net.decoding == static_cast<int>(Decoding::mean_potential);
   const bool synapses = net.delayed || net.alpha != 0.0f, together = last_two_at_once(net, request);
+  const auto counted = [&](int64_t l) {
+    return net.layers[l].fires && (request.spike_counts || l == net.n_layers - 1);
+  };
+  const auto by_slots = [&](int64_t l) {  // whether the next layer looks layer l's spikes up by their slots
+    return l < net.n_layers - 1 && net.tables[l].width <= kTableBits && net.tables[l + 1].width > kFewOutputs;
+  };
   const float* inputs[G];
   float* currents[G];
   for (int s = 0; s < G; ++s) {  // past the last sample the group is filled up with that one
@@ -311,14 +309,15 @@ bool run_table_group(const NetworkView& net, const Request& request, int64_t fir
     const int64_t width = net.tables[l].width;
     const size_t bytes = static_cast<size_t>(G * width) * sizeof(float);
     const int64_t starts = layer.padded < width ? layer.padded : width;
-    if (starts < width) __builtin_memset(state.mem, 0, bytes);
+    if (starts < width || !layer.fires) __builtin_memset(state.mem, 0, bytes);  // one that never fires starts at 0
     if (synapses) __builtin_memset(state.syn, 0, bytes);
     if (mean) __builtin_memset(state.total, 0, bytes);
-    if (layer.fires) __builtin_memset(state.counts, 0, bytes);
+    if (counted(l)) __builtin_memset(state.counts, 0, bytes);
     // A layer may take more samples at once than the one before it has left spikes of.
     if (samples < G) __builtin_memset(state.spikes, 0, kTableTile * G * sizeof(uint32_t));
+    if (!layer.fires || (l == 0 && net.trains)) continue;
     for (int s = 0; s < G; ++s) {
-      __builtin_memcpy(state.mem + s * width, layer.initial, static_cast<size_t>(starts) * sizeof(float));
+      for (int64_t j = 0; j < starts; j += Vec::lanes) store(state.mem + s * width + j, load(layer.initial + j));
     }
   }
   const bool first_spike = net.decoding == static_cast<int>(Decoding::first_spike);
@@ -337,7 +336,9 @@ bool run_table_group(const NetworkView& net, const Request& request, int64_t fir
         break;
       }
       if (l == 0 && net.trains) {  // all steps are one tile then
-        train_words<G>(net, scratch.current, static_cast<uint16_t*>(state.spikes), samples);
+        const bool slots = by_slots(0) && !counted(0);
+        train_words<G>(net, scratch.current, static_cast<uint16_t*>(state.spikes), samples, slots);
+        if (slots) continue;
       } else {
         with_rule(net, layer.fires, [&](auto rule) {
           using Rule = decltype(rule);
@@ -356,10 +357,10 @@ bool run_table_group(const NetworkView& net, const Request& request, int64_t fir
       }
       if (!layer.fires) continue;
       const int64_t width = table.width;
-      const bool output = l == net.n_layers - 1, counts = request.spike_counts || output;
+      const bool output = l == net.n_layers - 1;
       const auto read = [&](auto* words) {
         for (int64_t s = 0; s < samples; ++s, words += kTableTile) {
-          if (counts) add_counts(words, steps, layer.n_out, state.counts + s * width);
+          if (counted(l)) add_counts(words, steps, layer.n_out, state.counts + s * width);
           if (output && first_spike && !answer[s]) answer[s] = first_spikes(words, steps);
         }
       };
@@ -368,8 +369,7 @@ bool run_table_group(const NetworkView& net, const Request& request, int64_t fir
       } else {
         auto* const words = static_cast<uint16_t*>(state.spikes);
         read(words);
-        if (output || net.tables[l + 1].width <= kFewOutputs) continue;
-        for (int64_t s = 0; s < samples; ++s) to_slots(words + s * kTableTile, steps);
+        for (int64_t s = 0; s < samples && by_slots(l); ++s) to_slots(words + s * kTableTile, steps);
       }
     }
   }

@@ -11,6 +11,21 @@ namespace {
 // Rows that are added without asking whether there are so many; those past the end are zeros, which change no bit.
 constexpr int kRestAtOnce = 3;
 
+// In place of words of spikes, where a table of all inputs and more than a few outputs has their entries.
+inline void to_slots(uint16_t* spikes, int64_t steps) {
+  constexpr int64_t kWhole = 32;  // words of a vector; those behind the last step are of no use anyway
+  for (int64_t t = 0; t < steps; t += kWhole) {
+    for (int64_t i = t; i < t + kWhole; ++i) spikes[i] = static_cast<uint16_t>(table_slot(spikes[i], kTableWidth));
+  }
+}
+
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+SNNFAST_INLINE __m512i table_slots(__m512i words) {  // of 16 bits: table_slot
+  const __m512i a = _mm512_srli_epi16(words, 3), b = _mm512_srli_epi16(words, 10);
+  return _mm512_ternarylogic_epi32(words, a, b, 0x96);  // exclusive or of the three
+}
+#endif
+
 // The entry in a slot; Stride: the table's, 0: not known beforehand.
 template <int64_t Stride = 0, int V, class T>
 SNNFAST_INLINE void look_up_at(const TableView& table, uint32_t slot, T (&h)[V]) {

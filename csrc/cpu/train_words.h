@@ -5,6 +5,7 @@
 
 #include "cpu/simd.h"
 #include "cpu/spike_trains.h"
+#include "cpu/table_lookup.h"
 
 namespace snnfast {
 namespace {
@@ -49,8 +50,8 @@ SNNFAST_INLINE void find_trains(const TrainsView& trains, TrainPlaces& places) {
 }
 
 // From the trains of `samples` samples to a word of 16 bits per step, rows of kTrainSteps; what a row has past `steps`
-// is of no use.
-using TurnTrains = void (*)(const Train* trains, const TrainPlaces* places, int64_t samples, int64_t steps,
+// is of no use. Slots: to where the next layer's table, of more than a few outputs, has the entry of that word.
+using TurnTrains = void (*)(const Train* trains, const TrainPlaces* places, int64_t samples, int64_t steps, bool slots,
                             uint16_t* words);
 
 #if defined(__SSE2__)
@@ -81,9 +82,12 @@ SNNFAST_INLINE void turn_sample(const Train* trains, const uint32_t* at, int64_t
   }
 }
 
-inline void turn_trains(const Train* trains, const TrainPlaces* places, int64_t samples, int64_t steps,
+inline void turn_trains(const Train* trains, const TrainPlaces* places, int64_t samples, int64_t steps, bool slots,
                         uint16_t* words) {
-  for (int64_t s = 0; s < samples; ++s) turn_sample(trains, places[s].at, steps, words + s * kTrainSteps);
+  for (int64_t s = 0; s < samples; ++s, words += kTrainSteps) {
+    turn_sample(trains, places[s].at, steps, words);
+    if (slots) to_slots(words, steps);
+  }
 }
 
 #endif
@@ -103,7 +107,7 @@ struct TurnedBytes {
 // the time.
 __attribute__((target("avx512vbmi,gfni"))) inline void turn_trains_by_bits(const Train* trains,
                                                                            const TrainPlaces* places, int64_t samples,
-                                                                           int64_t, uint16_t* words) {
+                                                                           int64_t, bool slots, uint16_t* words) {
   alignas(64) static constexpr TurnedBytes<0> kLow;
   alignas(64) static constexpr TurnedBytes<1> kHigh;
   alignas(64) static constexpr int64_t kOrder[2][8] = {{0, 1, 8, 9, 2, 3, 10, 11}, {4, 5, 12, 13, 6, 7, 14, 15}};
@@ -125,7 +129,8 @@ __attribute__((target("avx512vbmi,gfni"))) inline void turn_trains_by_bits(const
       const __m512i bytes = _mm512_load_si512(half ? kHigh.of : kLow.of);
       const __m512i low = _mm512_gf2p8affine_epi64_epi8(units, _mm512_permutex2var_epi8(four[0], bytes, four[1]), 0);
       const __m512i high = _mm512_gf2p8affine_epi64_epi8(units, _mm512_permutex2var_epi8(four[2], bytes, four[3]), 0);
-      const __m512i even = _mm512_unpacklo_epi8(low, high), odd = _mm512_unpackhi_epi8(low, high);
+      __m512i even = _mm512_unpacklo_epi8(low, high), odd = _mm512_unpackhi_epi8(low, high);
+      if (slots) even = table_slots(even), odd = table_slots(odd);
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
         const __m512i order = _mm512_load_si512(kOrder[i]);
