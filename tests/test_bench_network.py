@@ -76,7 +76,10 @@ def test_rivals_refuse_other_dynamics(rival):
 def test_every_rate_is_reached(name, rate):
     shape = SHAPES[name]
     workload = make_workload(name, shape.sizes, shape.timesteps, rate.aim)
-    rate.check(name, hidden_rates(workload.spiking, workload.observations(shape.middle)))
+    rates = hidden_rates(workload.spiking, workload.observations(shape.middle))
+    assert len(rates) == len(shape.sizes) - 2
+    assert all(rate.low <= r <= rate.high for r in rates), rates
+    rate.check(name, rates)  # agrees
 
 
 # What must be refused -----------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small networks with a code, a sample per lane: every number that a neuron carries is a row of samples, and a weight
-// serves all of them. There are no lists of spikes, no branches and no waiting for one sample's chain of additions; in
-// exchange silent inputs are added too, as zeros, which changes no bit of a sum that began at +0.
+// serves all of them. There are no lists of one sample's spikes, no branches on them and no waiting for its chain of
+// additions; in exchange inputs are added, as zeros, for samples in which they are silent, which changes no bit of a
+// sum that began at +0. Only those that are silent in all samples may be left out.
 #pragma once
 
 #include "cpu/coded_sample.h"
@@ -140,6 +141,13 @@ SNNFAST_INLINE void for_lane_currents(const LayerView& layer, const float* value
   }
 }
 
+// A current with its bias, which comes last.
+SNNFAST_INLINE Pack with_bias(const LayerView& layer, int64_t j, Pack h) {
+  const Vec bias = broadcast(layer.bias[j]);
+  for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
+  return h;
+}
+
 inline int64_t all_inputs(int64_t n, uint32_t* ids) {
   for (int64_t i = 0; i < n; ++i) ids[i] = static_cast<uint32_t>(i);
   return n;
@@ -168,11 +176,8 @@ inline void lane_inputs(const NetworkView& net, const Request& request, const in
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t k = 0; k < layer.n_in; ++k) values[k * kPack + i] = inputs[i][k];
     }
-    for_lane_currents(layer, values, lanes.ids, all_inputs(layer.n_in, lanes.ids), [&](int64_t j, Pack h) {
-      const Vec bias = broadcast(layer.bias[j]);
-      for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
-      store_pack(rows + j * kPack, h);
-    });
+    for_lane_currents(layer, values, lanes.ids, all_inputs(layer.n_in, lanes.ids),
+                      [&](int64_t j, const Pack& h) { store_pack(rows + j * kPack, with_bias(layer, j, h)); });
     return;
   }
   float* currents[kPack] = {};

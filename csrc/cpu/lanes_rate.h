@@ -135,11 +135,6 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
       if (any) lanes.ids[n_ids++] = static_cast<uint32_t>(j);
       return any;
     };
-    const auto with_bias = [&](int64_t j, Pack h) {
-      const Vec bias = broadcast(layer.bias[j]);
-      for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
-      return h;
-    };
     if (l == 0) {
       for (int64_t j = 0; j < layer.n_out; ++j) {
         const Pack h = load_pack(lanes.row(pack, rows.constant + j));
@@ -152,11 +147,11 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
       }
     } else if constexpr (Single) {
       for_lane_currents(layer, takes, lanes.ids, layer.n_in,
-                        [&](int64_t j, const Pack& h) { fire(j, with_bias(j, h)); });
+                        [&](int64_t j, const Pack& h) { fire(j, with_bias(layer, j, h)); });
     } else {
       for (int64_t t = 0; t < steps; ++t) {
         for_lane_currents(layer, takes + t * row, lanes.ids, n_ids, [&](int64_t j, const Pack& h) {
-          store_pack(lanes.drives + t * row + j * kPack, with_bias(j, h));
+          store_pack(lanes.drives + t * row + j * kPack, with_bias(layer, j, h));
         });
       }
       n_ids = 0;

@@ -85,9 +85,8 @@ inline void lanes_turn(const NetworkView& net, int64_t l, float* rows, float* co
 // The outputs, from what the last hidden layer has sent.
 inline void lanes_output(const NetworkView& net, const Lanes& lanes, const float* values, Pack* outputs) {
   const LayerView& last = net.layers[net.n_layers - 1];
-  for_lane_currents(last, values, lanes.ids, last.n_in, [&](int64_t j, const Pack& h) {
-    for (int v = 0; v < kLaneVectors; ++v) outputs[j].v[v] = h.v[v] + broadcast(last.bias[j]);
-  });
+  for_lane_currents(last, values, lanes.ids, last.n_in,
+                    [&](int64_t j, const Pack& h) { outputs[j] = with_bias(last, j, h); });
 }
 
 // Lanes of a vector whose decision the bits to come cannot change: radix_is_certain of coded_exit.h.
@@ -170,10 +169,8 @@ inline bool run_turns_lanes(const NetworkView& net, const Request& request, int6
         __builtin_memcpy(sends, lanes.row(pack, rows.constant),
                          static_cast<size_t>(layer.n_out * kPack) * sizeof(float));
       } else {
-        for_lane_currents(layer, takes, lanes.ids, layer.n_in, [&](int64_t j, Pack h) {
-          for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + broadcast(layer.bias[j]);
-          store_pack(sends + j * kPack, h);
-        });
+        for_lane_currents(layer, takes, lanes.ids, layer.n_in,
+                          [&](int64_t j, const Pack& h) { store_pack(sends + j * kPack, with_bias(layer, j, h)); });
       }
       lanes_turn(net, l, sends, request.spike_counts ? lanes.row(pack, count_row) : nullptr);
       count_row += layer.n_out;
