@@ -128,6 +128,7 @@ int64_t any_width(Random& random) {
 
 // Which networks serve a purpose of their own; all the others are drawn from the whole range of options.
 bool is_tables(int64_t index) { return index % 4 == 1; }             // small, so looked up in tables
+bool is_trained(int64_t index) { return index % 16 == 5; }           // of these: plain neurons, batches of groups
 bool is_batch_by_tables(int64_t index) { return index % 32 == 13; }  // of these: large enough for two threads
 bool is_coded(int64_t index) { return index % 8 == 4; }              // copies, signed spikes, turns, digits
 bool is_batch(int64_t index) { return index % 32 == 7; }             // wide layers, large enough for two threads
@@ -223,6 +224,12 @@ Network make_network(int64_t index) {
     spec.encoding = Encoding::constant;
     spec.decoding = random.pick({Decoding::potential, Decoding::mean_potential});
     spec.split_inputs = spec.bias_input = false;
+  }
+  if (is_trained(index)) {
+    neuron = NeuronSpec{};
+    neuron.threshold = random.pick({1.0f, 0.7f});
+    neuron.initial_membrane = random.pick({0.0f, 0.5f}) * neuron.threshold;
+    net.batch = 24;  // cut as below, both parts are large enough
   }
   if (is_batch_by_tables(index) || is_batch(index)) {
     spec.timesteps = is_batch(index) ? 33 : 280;
