@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -38,11 +39,15 @@ class Implementation:
         return backends.CpuExecutable(spec, self.isa) if self.isa else backends.ReferenceExecutable(spec)
 
     def ways(self, spec: NetworkSpec) -> list[backends.Executable]:
-        """As it is compiled; and by tables made to order, which have the first layer's spike trains from the start."""
+        """As it is compiled; by tables made to order, which have the first layer's spike trains from the start; and by
+        prefix sums, where they are exact."""
         automatic = self.compile(spec)
-        if automatic.method()["method"] != "tables":
-            return [automatic]
-        return [automatic, backends.CpuExecutable(spec, self.isa, method="tables")]
+        executables = [automatic]
+        if automatic.method()["method"] == "tables":
+            executables.append(backends.CpuExecutable(spec, self.isa, method="tables"))
+        with contextlib.suppress(ValueError):
+            executables.append(backends.CpuExecutable(spec, self.isa, method="prefix_sums"))
+        return executables
 
     def if_forward(
         self, current: torch.Tensor, v0: torch.Tensor, threshold: float, order: str

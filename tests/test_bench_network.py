@@ -12,7 +12,7 @@ import torch
 from snnfast import NeuronSpec, SpikingNetwork, plots
 from snnfast.backends import instruction_sets, measure_ceiling
 from snnfast.bench import network, peers, two_threads
-from snnfast.bench.ceilings import LANES, Ceilings, cache_sizes
+from snnfast.bench.ceilings import LANES, Ceilings, cache_sizes, rows_in_runs
 from snnfast.bench.rivals import CarefulTorch, NaiveTorch
 from snnfast.bench.timing import Timing, best_ratio, paired_ratio, time_paired
 from snnfast.bench.workloads import OTHER_RATES, SHAPES, USUAL_RATE, Rate, hidden_rates, make_workload
@@ -214,6 +214,21 @@ def test_shares_count_the_work_that_is_needed(ceilings, monkeypatch):
     assert events.share == events.in_place == pytest.approx(2.8 / 20)  # one rate for all memory here
     assert events.place == "L1, L1"
     assert ceilings.share("something new", (8, 30, 4), 100, 7, [1000.0], 20.0) is None
+    monkeypatch.setattr(ceilings, "isa", "avx2")
+    runs = ceilings.share("prefix sums", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0, in_runs=300.0)
+    assert runs.needed == (7200.0, 4000.0)
+    assert runs.name == "layer 2: additions of runs, layer 3: additions of spikes' weights"
+
+
+def test_rows_in_runs_are_counted_per_sample():
+    # Currents 0.5, 0.5, 0.25, -1: in four steps from 0 the first two fire together twice, the third once, in the last
+    # of those steps. Sorted (-1, 0.25, 0.5, 0.5) there is one run in either step: 3 neurons and 4 ends, 5 spikes.
+    first = torch.tensor([[0.5], [0.25], [-1.0], [0.5]])
+    spiking = SpikingNetwork([first, torch.ones(2, 4)], None, NeuronSpec(), 4)
+    assert rows_in_runs(spiking, torch.tensor([[1.0]])) == 5
+    # 300 that fire alike in every step of 40: 300 neurons and 80 ends in place of 12,000 spikes.
+    spiking = SpikingNetwork([torch.ones(300, 1), torch.ones(2, 300)], None, NeuronSpec(), 40)
+    assert rows_in_runs(spiking, torch.tensor([[1.0], [-1.0]])) == (380 + 0) / 2
 
 
 # The whole ----------------------------------------------------------------------------------------------------------

@@ -161,7 +161,8 @@ def test_the_plan_says_which_method_and_why() -> None:
 
 
 def test_unknown_method_and_tables_for_wide_layers_are_refused() -> None:
-    with pytest.raises(ValueError, match="method must be one of 'auto', 'events', 'tables', 'slices', got 'guess'"):
+    names = "'auto', 'events', 'tables', 'slices', 'prefix_sums'"
+    with pytest.raises(ValueError, match=f"method must be one of {names}, got 'guess'"):
         CpuExecutable(random_spec(0), method="guess")
     with pytest.raises(ValueError, match="'tables' needs constant encoding and layers of at most 32 neurons"):
         CpuExecutable(random_spec(0, sizes=(4, 33, 2), encoding="constant"), method="tables")

@@ -66,7 +66,8 @@ std::unique_ptr<Plan> make_plan(const std::vector<FloatArray>& weights,
                                   {{"auto", Method::automatic},
                                    {"events", Method::events},
                                    {"tables", Method::tables},
-                                   {"slices", Method::slices}});
+                                   {"slices", Method::slices},
+                                   {"prefix_sums", Method::prefix_sums}});
   const bool slices = !isa && options.method == Method::slices;
   return std::make_unique<Plan>(spec, slices ? kernels_with_slices() : choose_kernels(isa), options);
 }

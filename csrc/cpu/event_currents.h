@@ -60,15 +60,18 @@ inline int64_t groups_of(int64_t steps) { return (steps + kSteps - 1) / kSteps; 
 // Lists of the group whose first is the i-th step: the last group may do with half as many.
 inline int64_t group_lists(int64_t steps, int64_t i) { return steps - i <= kSteps / 2 ? kSteps / 2 : kSteps; }
 
+constexpr int64_t kLongestList = 512;
+static_assert(kMostRows <= kLongestList);
+
 constexpr int64_t kBeside = 8;  // ids of a list that are put beside the others' at once
 static_assert(kBeside <= kAtOnce, "what is read past a list's end is within it");
 
-// Room for the lists of up to `inputs` inputs over `steps` steps, if all spiked always.
+// Room for lists of up to `ids` ids a step, cut into up to so many segments.
 template <class Arena>
-SpikeLists take_lists(Arena& arena, int64_t inputs, int64_t steps) {
-  const int64_t segments = (inputs + kMostRows - 1) / kMostRows, places = groups_of(steps) * kSteps;
+SpikeLists take_lists(Arena& arena, int64_t ids, int64_t segments, int64_t steps) {
+  const int64_t places = groups_of(steps) * kSteps;
   SpikeLists lists;
-  lists.ids = arena.template take<uint16_t>(places * inputs + kSteps * kBeside);
+  lists.ids = arena.template take<uint16_t>(places * ids + kSteps * kBeside);
   lists.steps = arena.template take<int32_t>(segments * places);
   lists.lengths = arena.template take<int32_t>(segments * groups_of(steps));
   lists.counts = arena.template take<int32_t>(steps);
@@ -82,7 +85,7 @@ inline void sort_by_count(const int32_t* counts, int64_t steps, int32_t* places)
     least = counts[t] < least ? counts[t] : least;
     most = counts[t] > most ? counts[t] : most;
   }
-  int32_t first[kMostRows + 1];  // first[c], in the end: how many steps have more than c spikes
+  int32_t first[kLongestList + 1];  // first[c], in the end: how many steps have more than c spikes
   __builtin_memset(first + least, 0, static_cast<size_t>(most - least + 1) * sizeof(int32_t));
   for (int64_t t = 0; t < steps; ++t) ++first[counts[t]];
   int32_t more = 0;
@@ -95,7 +98,7 @@ inline void sort_by_count(const int32_t* counts, int64_t steps, int32_t* places)
 }
 
 // One list, with what may be written past its end.
-using List = uint16_t[kMostRows + 2 * kAtOnce];
+using List = uint16_t[kLongestList + 2 * kAtOnce];
 
 // N lists side by side; writes up to N * kBeside ids too many.
 template <int N>
@@ -131,12 +134,43 @@ SNNFAST_INLINE void put_beside(const List* lists, int64_t length, uint16_t* ids)
   }
 }
 
+// The lists of segment s, written from `ids` on; returns where they end. How long each is, lists.counts says, and
+// write(step, list) writes one and says so too.
+template <class Write>
+SNNFAST_INLINE uint16_t* list_segment(int64_t s, int64_t steps, const SpikeLists& lists, uint16_t* ids, Write&& write) {
+  const int64_t groups = groups_of(steps), places = groups * kSteps;
+  List list[kSteps];
+  int32_t* const steps_of = lists.steps + s * places;
+  sort_by_count(lists.counts, steps, steps_of);
+  for (int64_t i = steps; i < places; ++i) steps_of[i] = static_cast<int32_t>(steps);
+  for (int64_t g = 0; g < groups; ++g) {
+    const int32_t* const step = steps_of + g * kSteps;
+    const int32_t length = lists.counts[step[0]];
+    const int64_t n = group_lists(steps, g * kSteps);
+    lists.lengths[s * groups + g] = length;
+    for (int64_t i = 0; i < n; ++i) {
+      int64_t k = 0;
+      if (step[i] < steps) k = write(step[i], list[i]);
+      do {  // once, nearly always: lists of a group differ little
+        __builtin_memset(list[i] + k, 0, kAtOnce * sizeof(uint16_t));
+        k += kAtOnce;
+      } while (k < length + kBeside);
+    }
+    if (n == kSteps) {
+      put_beside<kSteps>(list, length, ids);
+    } else {
+      put_beside<kSteps / 2>(list, length, ids);
+    }
+    ids += n * length;
+  }
+  return ids;
+}
+
 // Lists of rows of spike bits, one per step.
 inline void list_spikes(const PanelBits* bits, int64_t stride, int64_t n_in, int64_t steps, WriteRow write,
                         const SpikeLists& lists) {
   const Segments segments(n_in, kMostRows);
-  const int64_t words = (n_in + 63) / 64, groups = groups_of(steps), places = groups * kSteps;
-  List list[kSteps];
+  const int64_t words = (n_in + 63) / 64;
   uint16_t* ids = lists.ids;
   for (int64_t s = 0; s < segments.count; ++s) {
     const int64_t begin = s * segments.inputs / 64, left = words - begin, whole_words = (segments.inputs + 63) / 64;
@@ -149,29 +183,8 @@ inline void list_spikes(const PanelBits* bits, int64_t stride, int64_t n_in, int
       count += __builtin_popcountll(row_word(row, end - 1) & end_bits);
       lists.counts[t] = count;
     }
-    int32_t* const steps_of = lists.steps + s * places;
-    sort_by_count(lists.counts, steps, steps_of);
-    for (int64_t i = steps; i < places; ++i) steps_of[i] = static_cast<int32_t>(steps);
-    for (int64_t g = 0; g < groups; ++g) {
-      const int32_t* const step = steps_of + g * kSteps;
-      const int32_t length = lists.counts[step[0]];
-      const int64_t n = group_lists(steps, g * kSteps);
-      lists.lengths[s * groups + g] = length;
-      for (int64_t i = 0; i < n; ++i) {
-        int64_t k = 0;
-        if (step[i] < steps) k = write(bits + step[i] * stride, begin, end, end_bits, list[i]);
-        do {  // once, nearly always: lists of a group differ little
-          __builtin_memset(list[i] + k, 0, kAtOnce * sizeof(uint16_t));
-          k += kAtOnce;
-        } while (k < length + kBeside);
-      }
-      if (n == kSteps) {
-        put_beside<kSteps>(list, length, ids);
-      } else {
-        put_beside<kSteps / 2>(list, length, ids);
-      }
-      ids += n * length;
-    }
+    ids = list_segment(s, steps, lists, ids,
+                       [&](int64_t t, uint16_t* list) { return write(bits + t * stride, begin, end, end_bits, list); });
   }
 }
 
@@ -257,21 +270,27 @@ __attribute__((noinline)) void event_currents(const LayerView& layer, int64_t ou
   }
 }
 
+// Calls f(vectors, first output, its place in the panel) for every row, of `Most` vectors, of a panel; the vectors as a
+// compile-time constant.
+template <int Most, class F>
+SNNFAST_INLINE void with_rows(const LayerView& layer, int64_t panel, F&& f) {
+  const int64_t vectors = panel_vectors(layer, panel);
+  for (int64_t v = 0; v < vectors; v += Most) {
+    with_vectors(vectors - v < Most ? vectors - v : Most, [&](auto n) {
+      if constexpr (decltype(n)::value <= Most) f(n, panel * kPanel + v * Vec::lanes, v * Vec::lanes);
+    });
+  }
+}
+
 // The same of a whole panel.
 inline void panel_event_currents(const LayerView& layer, int64_t panel, const SpikeLists& lists, int64_t steps,
                                  bool prefetch, float* currents) {
-  const int64_t vectors = panel_vectors(layer, panel);
   if constexpr (Vec::lanes == 16) {  // four floats load in half the time, and few outputs are what a last layer has
     if (layer.n_out <= Quad::lanes) return event_currents<1, Quad>(layer, 0, lists, steps, prefetch, currents);
   }
-  for (int64_t v = 0; v < vectors; v += kRowVectors) {
-    const int64_t output = panel * kPanel + v * Vec::lanes;
-    float* const to = currents + v * Vec::lanes;
-    with_vectors(vectors - v < kRowVectors ? vectors - v : kRowVectors, [&](auto n) {
-      constexpr int V = decltype(n)::value;
-      if constexpr (V <= kRowVectors) event_currents<V, Vec>(layer, output, lists, steps, prefetch, to);
-    });
-  }
+  with_rows<kRowVectors>(layer, panel, [&](auto vectors, int64_t output, int64_t at) {
+    event_currents<decltype(vectors)::value, Vec>(layer, output, lists, steps, prefetch, currents + at);
+  });
 }
 
 }  // namespace

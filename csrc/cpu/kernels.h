@@ -22,6 +22,12 @@ struct Interrupt {
 
 constexpr int64_t kMaxBlock = kSliceRows;  // samples per call of run_block
 
+// Weights as integers times a power of two per output, for prefix sums: panels of Kernels::sum_row outputs.
+struct SumsView {
+  const int32_t* rows;
+  const float* scale;  // (padded)
+};
+
 // A layer with its weights packed for one instruction set. Outputs are padded to whole vectors and cut into panels of
 // `Kernels::panel` outputs; panel p holds n_in rows of its width, at weights + p * panel * n_in. Padding is zero, so a
 // padded neuron never fires: its membrane stays at 0, below every threshold.
@@ -35,6 +41,7 @@ struct LayerView {
   int64_t n_in, n_out, padded, panels;
   bool fires;
   const SliceView* slices;  // null: not for this layer
+  const SumsView* sums;     // of the second layer, behind a constant current; null: it has none
 };
 
 struct NetworkView {
@@ -50,6 +57,7 @@ struct NetworkView {
   int64_t block;             // samples per call of run_block, at most
   const TableView* tables;   // of the method "tables", else null
   bool always_slices;        // use the slices that there are, whatever they cost
+  bool always_sums;          // and the prefix sums
   const CodeView* code;      // null: plain neurons
   const TrainsView* trains;  // of the first of the layers that have tables; null: run its neurons
   // Whether the processor has VBMI2, and whether VBMI and GFNI, which the instruction sets here do not ask for.
@@ -62,7 +70,7 @@ constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multipl
 
 struct Kernels {
   const char* isa;
-  int64_t lanes, panel, row, most_rows;
+  int64_t lanes, panel, row, most_rows, sum_row;
   bool slices;       // whether there is the method "slices"
   bool matrix_unit;  // whether it can pay
   // Bytes of scratch memory that run_block needs, aligned to 64.

@@ -11,7 +11,7 @@ namespace {
 template <bool Signed>
 struct LaneSpikes {
   Vec net = broadcast(0.0f), either = broadcast(0.0f);
-  Count fired = no_count();
+  Integers fired = no_count();
 
   SNNFAST_INLINE void step(int place, Vec& mem, Vec& before, Vec h, const NeuronConstants<Vec>& constants) {
     using Rule = NeuronRule<false, Reset::subtraction, false, false>;

@@ -18,7 +18,7 @@ SNNFAST_INLINE void staged_lanes(const NetworkView& net, const float* starts, in
   for (int v = 0; v < kLaneVectors; ++v) {
     float* const row = rows + v * Vec::lanes;
     Vec h[N];
-    Count received[N], spikes[N];
+    Integers received[N], spikes[N];
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       h[i] = load(row + i * kPack);
@@ -29,7 +29,7 @@ SNNFAST_INLINE void staged_lanes(const NetworkView& net, const float* starts, in
 #pragma GCC unroll 8
       for (int i = 0; i < N; ++i) mem[i] = broadcast(starts[k * stride + i]);
       for (int64_t t = 0; t < net.timesteps; ++t) {
-        const Count worth = whole_number(Ramp ? static_cast<int32_t>(net.timesteps - t) : 1);
+        const Integers worth = whole_number(Ramp ? static_cast<int32_t>(net.timesteps - t) : 1);
 #pragma GCC unroll 8
         for (int i = 0; i < N; ++i) {
           Vec none = broadcast(0.0f);

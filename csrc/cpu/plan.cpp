@@ -233,7 +233,7 @@ void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
     Floats scale = floats(padded), bias = floats(padded);
     auto* bytes = reinterpret_cast<int8_t*>(digits.get());
     for (int64_t j = 0; j < layer.n_out; ++j) {
-      const SlicedRow& row = sliced->rows[static_cast<size_t>(j)];
+      const IntegerRow& row = sliced->rows[static_cast<size_t>(j)];
       scale.get()[j] = static_cast<float>(std::ldexp(1.0, row.exponent));
       for (int64_t k = 0; k < layer.n_in; ++k) {
         const int64_t tile = j / kSliceOutputs * view.input_tiles + k / kSliceInputs;
@@ -252,6 +252,36 @@ void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
     slices_.push_back(view);
     layers_[l].slices = &slices_.back();
   }
+}
+
+// The second layer's weights for prefix sums, if its inputs are plain neurons under a constant current: others need not
+// fire in runs. Nothing where sums would not be exact but have to be.
+void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options) {
+  constexpr int64_t kFewest = 64, kMost = 32768;  // inputs; fewer have no runs to speak of
+  const NeuronSpec& neuron = spec.neuron;
+  const bool plain = neuron.alpha == 0.0f && neuron.beta == 1.0f && !neuron.reset_to_zero;
+  if (spec.layers.size() < 2 || spec.encoding != Encoding::constant || !plain) return;
+  const LayerSpec& layer = spec.layers[1];
+  if (layer.n_in > kMost || (layer.n_in < kFewest && options.method != Method::prefix_sums)) return;
+  constexpr int64_t kMostSum = INT32_MAX;  // sums may wrap, but the whole one must fit
+  const std::optional<std::vector<IntegerRow>> integers = integer_rows(layer, options.exact, kMostSum);
+  if (!integers) return;
+  LayerView& view = layers_[1];
+  Floats rows = floats(layer.n_in * view.padded), scale = floats(view.padded);
+  auto* const to = reinterpret_cast<int32_t*>(rows.get());
+  for (int64_t begin = 0; begin < view.padded; begin += kernels_.sum_row) {
+    const int64_t width = std::min(kernels_.sum_row, view.padded - begin);
+    for (int64_t j = begin; j < std::min(begin + width, layer.n_out); ++j) {
+      const IntegerRow& row = (*integers)[static_cast<size_t>(j)];
+      scale.get()[j] = static_cast<float>(std::ldexp(1.0, row.exponent));
+      for (int64_t k = 0; k < layer.n_in; ++k) {
+        to[begin * layer.n_in + k * width + (j - begin)] = row.integers[static_cast<size_t>(k)];
+      }
+    }
+  }
+  sums_ = {to, scale.get()};
+  for (Floats* f : {&rows, &scale}) storage_.push_back(std::move(*f));
+  view.sums = &sums_;
 }
 
 Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& options) : kernels_(kernels) {
@@ -296,6 +326,12 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
             options.exact ? "method 'slices' needs weights that lie on a grid where the result must be exact"
                           : "method 'slices' needs finite sums of weights and at most 32768 inputs per layer");
   }
+  if (method == Method::prefix_sums || (method == Method::automatic && !small && !coded)) build_sums(spec, options);
+  require(method != Method::prefix_sums || sums_.rows,
+          options.exact
+              ? "method 'prefix_sums' needs constant encoding, plain neurons, two layers and, where the result must be "
+                "exact, weights that lie on a grid"
+              : "method 'prefix_sums' needs constant encoding, plain neurons, two layers and finite sums of weights");
   explain(spec, options);
 
   view_.layers = layers_.data();
@@ -313,6 +349,7 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   view_.n_in = spec.n_in();
   view_.tables = tables_.empty() ? nullptr : tables_.data();
   view_.always_slices = method == Method::slices;
+  view_.always_sums = method == Method::prefix_sums;
   view_.packs_bytes = packs_bytes();
   view_.turns_bits = turns_bits();
   view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileSpikes / widest), kMostSteps});
@@ -411,7 +448,14 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
     why_ += "layer " + std::to_string(l + 1) + ": ";
     if (l == 0 && spec.encoding == Encoding::constant) {
       why_ += "constant current, computed once";
-    } else if (const SliceView* slices = layers_[l].slices) {
+      continue;
+    }
+    if (layers_[l].sums) {
+      why_ += "differences of prefix sums over inputs sorted by their currents";
+      why_ += made_to_order ? ", asked for" : " where their spikes form few runs, else ";
+      if (made_to_order) continue;
+    }
+    if (const SliceView* slices = layers_[l].slices) {
       why_ += "matrix products in " + std::to_string(slices->slices) + " slices of 8 bits" +
               (made_to_order ? ", asked for" : " where enough inputs spike, else " + add);
     } else {

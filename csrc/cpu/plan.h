@@ -16,7 +16,7 @@
 namespace snnfast {
 
 // Which method a network is run by. The others are chosen by what they cost; naming one is for tests and comparisons.
-enum class Method { automatic, events, tables, slices };
+enum class Method { automatic, events, tables, slices, prefix_sums };
 
 struct PlanOptions {
   bool exact = true;  // hold to the exact contract: see docs/numerics.md
@@ -41,6 +41,7 @@ class Plan {
   const char* method() const {
     return view_.code         ? code_.lanes ? "lanes" : "side by side"
            : !tables_.empty() ? "tables"
+           : sums_.rows       ? "prefix sums"
            : !slices_.empty() ? "slices"
                               : "events";
   }
@@ -68,6 +69,7 @@ class Plan {
   void build_code(const NetworkSpec& spec);
   const float* rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent = 0.0f);
   void build_slices(const NetworkSpec& spec, const PlanOptions& options);
+  void build_sums(const NetworkSpec& spec, const PlanOptions& options);
   void explain(const NetworkSpec& spec, const PlanOptions& options);
   const TrainsView* look_for_trains(int64_t batch) const;
 
@@ -76,6 +78,7 @@ class Plan {
   std::vector<LayerView> layers_;
   std::vector<TableView> tables_;
   std::vector<SliceView> slices_;
+  SumsView sums_{};
   std::vector<CodeLayerView> code_layers_;
   CodeView code_{};
   std::string why_;

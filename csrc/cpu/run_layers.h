@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A block of samples through all layers, layer by layer over a tile of time steps. Serves every size, option and
 // record. A layer hands over its spikes as bits. The next one takes them as lists of the inputs that spiked (method
-// "events") or as bytes of a matrix (method "slices"), whichever costs less for as many spikes as there are.
+// "events"), as bytes of a matrix (method "slices") or, behind a constant current, as runs of neighbours (method
+// "prefix sums"), whichever costs less for as many spikes as there are.
 #pragma once
 
 #include "core/encoding.h"
@@ -11,6 +12,7 @@
 #include "cpu/features.h"
 #include "cpu/layer_scan.h"
 #include "cpu/layer_slices.h"
+#include "cpu/prefix_sums.h"
 #include "cpu/spike_ids.h"
 
 namespace snnfast {
@@ -42,7 +44,12 @@ struct SampleState {
   bool* answered;
   SpikeLists lists;
   PanelBits* spike_bits;  // (tile, bits_stride); of the encoded input, then of layer after layer
+  SpikeRuns runs;
+  bool sorted;  // the first layer's neurons, by their currents: the second layer takes their spikes as runs
 };
+
+// Whether layer l takes a sample's spikes as runs.
+inline bool takes_runs(const SampleState& s, int64_t l) { return l == 1 && s.sorted; }
 
 struct Sizes {
   int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
@@ -70,8 +77,12 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   s.syn = arena.take<float>(sizes.padded_sum);
   s.total = arena.take<float>(sizes.last_padded);
   s.answered = arena.take<bool>(1);
-  s.lists = take_lists(arena, sizes.widest, net.tile);
+  const SumsView* const sums = net.n_layers > 1 ? net.layers[1].sums : nullptr;
+  const int64_t ids = sums ? run_ids(sizes.widest) : sizes.widest, most = sums ? 64 : kMostRows;
+  s.lists = take_lists(arena, ids, (sizes.widest + most - 1) / most, net.tile);
   s.spike_bits = arena.take<PanelBits>(net.tile * bits_stride(sizes.most_panels));
+  s.sorted = false;
+  if (sums) s.runs = take_runs(arena, net.layers[0].n_out, s.lists);
   return s;
 }
 
@@ -88,6 +99,11 @@ uint8_t* take_bytes(Arena& arena, const NetworkView& net) {
 // A panel's currents over a tile of steps, and a row that nobody reads.
 float* take_currents(Arena& arena, const NetworkView& net) { return arena.take<float>((net.tile + 1) * kPanel); }
 
+SumsScratch take_sums(Arena& arena, const NetworkView& net) {
+  if (net.n_layers < 2 || !net.layers[1].sums) return {};
+  return take_sums(arena, net.layers[0].n_out, net.layers[0].padded, net.tile);
+}
+
 int64_t layers_scratch_bytes(const NetworkView& net) {
   Arena arena{nullptr};
   const Sizes sizes(net);
@@ -95,6 +111,7 @@ int64_t layers_scratch_bytes(const NetworkView& net) {
   arena.take<SampleState>(net.block);
   take_bytes(arena, net);
   take_currents(arena, net);
+  take_sums(arena, net);
   return arena.used;
 }
 
@@ -163,7 +180,7 @@ void collect_spikes(const NetworkView& net, const Request& request, int64_t l, i
       const uint64_t word = row_word(s.spike_bits + t * stride, w);
       const int64_t n = write_ids(w == words - 1 ? word & used_bits(layer.n_out) : word, 0, ids);
       for (int64_t i = 0; i < n; ++i) {
-        const int64_t j = w * 64 + ids[i];
+        const int64_t place = w * 64 + ids[i], j = takes_runs(s, l + 1) ? s.runs.order[place] : place;
         if (counts) counts[j] += 1.0f;
         if (record) record[j] = 1.0f;
         if (decide) output[j] += 1.0f;
@@ -177,14 +194,55 @@ void collect_spikes(const NetworkView& net, const Request& request, int64_t l, i
 // A product takes 16 by itself; 30 with the loads of its tiles and its share of the neurons' steps.
 constexpr int64_t kClocksPerRow = 1, kClocksPerProduct = 30;
 
+inline int64_t slices_clocks(const SliceView& slices, int64_t steps) {
+  return slices.output_tiles * slices.input_tiles * slices.slices * steps * kClocksPerProduct;
+}
+
+// Whether the second layer is cheaper by prefix sums, of a sample whose first layer's current is there. `others`: clock
+// cycles of another way than by events, or 0.
+inline bool sums_pay(const NetworkView& net, const SampleState& s, float others) {
+  if (net.always_sums) return true;
+  const SumsCost cost = sums_cost(s.constant, net.layers[0].padded, net.threshold, net.timesteps);
+  const auto vectors = static_cast<float>(net.layers[1].padded / Vec::lanes * kClocksPerRow);
+  return cost.sums < cost.spikes && (others == 0.0f || cost.sums * vectors < others);
+}
+
+// Sorts the first layer's neurons of the samples for which that pays; of a block that could go by slices, of all or of
+// none.
+inline void sort_neurons(const NetworkView& net, SampleState* samples, int64_t count, const SumsScratch& scratch) {
+  const SliceView* const slices = kHasMatrixUnit ? net.layers[1].slices : nullptr;
+  const float others =
+      slices ? static_cast<float>(slices_clocks(*slices, net.timesteps)) / static_cast<float>(count) : 0.0f;
+  bool all = true;
+  for (int64_t i = 0; i < count; ++i) {
+    samples[i].sorted = sums_pay(net, samples[i], others);
+    all = all && samples[i].sorted;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    SampleState& s = samples[i];
+    s.sorted = s.sorted && (all || !slices);
+    if (s.sorted) sort_by_current(s.constant, net.layers[0].n_out, net.threshold, s.runs, scratch);
+  }
+}
+
+// Puts the records of a first layer whose neurons were sorted into their own order.
+inline void put_back(const Request& request, int64_t n, int64_t row, int64_t t0, int64_t steps, const SampleState& s,
+                     float* scratch) {
+  for (int64_t t = 0; t < steps; ++t) {
+    float* const record = request.potentials[0] + ((t0 + t) * request.batch + row) * n;
+    __builtin_memcpy(scratch, record, static_cast<size_t>(n) * sizeof(float));
+    for (int64_t i = 0; i < n; ++i) record[s.runs.order[i]] = scratch[i];
+  }
+}
+
 // Whether layer l, whose inputs are in the samples' spike bits, is cheaper by slices.
 bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps) {
   const SliceView* slices = net.layers[l].slices;
   if (!kHasTiles || !slices) return false;
   if (!kHasMatrixUnit || net.always_slices) return net.always_slices;
   const int64_t words = bits_stride(net.layers[l - 1].panels) / kPanelsPerWord;
-  const int64_t products = slices->output_tiles * slices->input_tiles * slices->slices * steps * kClocksPerProduct;
-  const int64_t vectors = net.layers[l].padded / Vec::lanes, enough = products / (kClocksPerRow * vectors);
+  const int64_t vectors = net.layers[l].padded / Vec::lanes;
+  const int64_t enough = slices_clocks(*slices, steps) / (kClocksPerRow * vectors);
   const uint64_t last_bits = used_bits(net.layers[l - 1].n_out);
   // Every fourth step tells enough; not the first one, in which little has fired yet.
   constexpr int64_t kEvery = 4;
@@ -264,7 +322,8 @@ constexpr int64_t kStepWork = 64;       // of lists and records, as much as so m
 constexpr int64_t kInputsPerSpike = 8;  // about
 
 bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first, int64_t count,
-               int64_t t0, int64_t steps, SampleState* samples, float* currents, Polls& polls) {
+               int64_t t0, int64_t steps, SampleState* samples, float* currents, const SumsScratch& sums,
+               Polls& polls) {
   const LayerView& layer = net.layers[l];
   const bool constant = l == 0 && net.encoding == static_cast<int>(Encoding::constant);
   const bool mean = l == net.n_layers - 1 && net.decoding == static_cast<int>(Decoding::mean_potential);
@@ -281,7 +340,11 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
       for (int64_t i = 0; i < count && go_on; ++i) {
         SampleState& s = samples[i];
         Scan scan;
-        if (!constant) panel_event_currents(layer, p, s.lists, steps, far && i == 0, currents);
+        if (takes_runs(s, l)) {
+          panel_run_currents(layer, p, s.runs, steps, far && i == 0, sums, currents);
+        } else if (!constant) {
+          panel_event_currents(layer, p, s.lists, steps, far && i == 0, currents);
+        }
         scan.current = constant ? s.constant + begin : currents;
         scan.current_stride = constant ? 0 : kPanel;
         scan.mem = s.mem + offset + begin;
@@ -334,6 +397,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
   }
   uint8_t* bytes = take_bytes(arena, net);
   float* currents = take_currents(arena, net);
+  const SumsScratch sums = take_sums(arena, net);
   if (net.encoding == static_cast<int>(Encoding::constant)) {
     const float* inputs[kMaxBlock];
     float* constants[kMaxBlock];
@@ -345,6 +409,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       constant_currents(net.layers[0], inputs, constants, count, p, p + 1);
       if (polls.stop(count * net.layers[0].n_in * kPanel)) return false;
     }
+    if (net.n_layers > 1 && net.layers[1].sums) sort_neurons(net, samples, count, sums);
   }
   for (int64_t t0 = 0; t0 < net.timesteps; t0 += net.tile) {
     const int64_t steps = net.timesteps - t0 < net.tile ? net.timesteps - t0 : net.tile;
@@ -360,18 +425,23 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       const bool finished =
           kHasTiles && sliced
               ? run_layer_by_slices(net, request, l, offset, first, count, t0, steps, samples, bytes, interrupt)
-              : run_layer(net, request, l, offset, first, count, t0, steps, samples, currents, polls);
+              : run_layer(net, request, l, offset, first, count, t0, steps, samples, currents, sums, polls);
       if (!finished) return false;
       offset += net.layers[l].padded;
       if (!net.layers[l].fires) continue;
-      sliced = l + 1 < net.n_layers && slices_pay(net, l + 1, samples, count, steps);
+      sliced = l + 1 < net.n_layers && !takes_runs(samples[0], l + 1) && slices_pay(net, l + 1, samples, count, steps);
       if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, bytes);
       for (int64_t i = 0; i < count; ++i) {
         SampleState& s = samples[i];
         collect_spikes(net, request, l, first + i, t0, steps, s);
+        const int64_t n = net.layers[l].n_out, stride = bits_stride(net.layers[l].panels);
+        if (takes_runs(s, l + 1) && request.potentials) put_back(request, n, first + i, t0, steps, s, sums.unsorted);
         if (l + 1 == net.n_layers || sliced) continue;
-        list_spikes(s.spike_bits, bits_stride(net.layers[l].panels), net.layers[l].n_out, steps,
-                    quickest_write_row(net.packs_bytes), s.lists);
+        if (takes_runs(s, l + 1)) {
+          list_runs(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.runs, sums);
+        } else {
+          list_spikes(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.lists);
+        }
       }
     }
   }

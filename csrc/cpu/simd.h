@@ -59,19 +59,26 @@ SNNFAST_INLINE Vec whole(Vec a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm51
 SNNFAST_INLINE uint32_t bits(Mask m) { return m.m; }
 // The bits of vector v of a row.
 SNNFAST_INLINE void store_bits(void* row, int v, Mask m) { _store_mask16(static_cast<__mmask16*>(row) + v, m.m); }
-// How often a mask was set, per lane.
-struct Count {
+// Whole numbers of 32 bits. Sums and differences wrap, so those that fit are right whatever came between.
+struct Integers {
   __m512i n;
 };
-SNNFAST_INLINE Count no_count() { return {_mm512_setzero_si512()}; }
-SNNFAST_INLINE Count count(Count c, Mask m) { return {_mm512_mask_add_epi32(c.n, m.m, c.n, _mm512_set1_epi32(1))}; }
-SNNFAST_INLINE Count add_where(Mask m, Count a, Count b) { return {_mm512_mask_add_epi32(a.n, m.m, a.n, b.n)}; }
-SNNFAST_INLINE Count whole_number(int32_t n) { return {_mm512_set1_epi32(n)}; }
-SNNFAST_INLINE Count operator+(Count a, Count b) { return {_mm512_add_epi32(a.n, b.n)}; }
+SNNFAST_INLINE Integers load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+SNNFAST_INLINE void store(int32_t* p, Integers a) { _mm512_storeu_si512(p, a.n); }
+SNNFAST_INLINE Integers no_count() { return {_mm512_setzero_si512()}; }
+SNNFAST_INLINE Integers count(Integers c, Mask m) {
+  return {_mm512_mask_add_epi32(c.n, m.m, c.n, _mm512_set1_epi32(1))};
+}
+SNNFAST_INLINE Integers add_where(Mask m, Integers a, Integers b) {
+  return {_mm512_mask_add_epi32(a.n, m.m, a.n, b.n)};
+}
+SNNFAST_INLINE Integers whole_number(int32_t n) { return {_mm512_set1_epi32(n)}; }
+SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {_mm512_add_epi32(a.n, b.n)}; }
+SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {_mm512_sub_epi32(a.n, b.n)}; }
 // Integers, as floats. Zeroing forms with nothing to zero: of the plain ones gcc says that they read what is not there.
 SNNFAST_INLINE Vec to_float(__m512i integers) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, integers)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(_mm512_loadu_si512(p)); }
-SNNFAST_INLINE Vec to_float(Count c) { return to_float(c.n); }
+SNNFAST_INLINE Vec to_float(Integers c) { return to_float(c.n); }
 // 256 high + low, which must fit, as a float.
 SNNFAST_INLINE Vec to_float(const int32_t* high, const int32_t* low) {
   const __m512i shifted = _mm512_maskz_slli_epi32(0xFFFF, _mm512_loadu_si512(high), 8);
@@ -109,30 +116,31 @@ SNNFAST_INLINE uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movem
 SNNFAST_INLINE void store_bits(void* row, int v, Mask m) {
   static_cast<uint8_t*>(row)[v] = static_cast<uint8_t>(bits(m));
 }
-struct Count {
+struct Integers {
   __m256i n;
 };
-SNNFAST_INLINE Count no_count() { return {_mm256_setzero_si256()}; }
+SNNFAST_INLINE Integers load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+SNNFAST_INLINE void store(int32_t* p, Integers a) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a.n); }
+SNNFAST_INLINE Integers no_count() { return {_mm256_setzero_si256()}; }
 // A mask that is set is -1.
-SNNFAST_INLINE Count count(Count c, Mask m) { return {_mm256_sub_epi32(c.n, _mm256_castps_si256(m.m))}; }
-SNNFAST_INLINE Count add_where(Mask m, Count a, Count b) {
+SNNFAST_INLINE Integers count(Integers c, Mask m) { return {_mm256_sub_epi32(c.n, _mm256_castps_si256(m.m))}; }
+SNNFAST_INLINE Integers add_where(Mask m, Integers a, Integers b) {
   return {_mm256_add_epi32(a.n, _mm256_and_si256(_mm256_castps_si256(m.m), b.n))};
 }
-SNNFAST_INLINE Count whole_number(int32_t n) { return {_mm256_set1_epi32(n)}; }
-SNNFAST_INLINE Count operator+(Count a, Count b) { return {_mm256_add_epi32(a.n, b.n)}; }
-SNNFAST_INLINE Vec to_float(Count c) { return {_mm256_cvtepi32_ps(c.n)}; }
-SNNFAST_INLINE __m256i load_integers(const int32_t* p) {
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-}
-SNNFAST_INLINE Vec to_float(const int32_t* p) { return {_mm256_cvtepi32_ps(load_integers(p))}; }
+SNNFAST_INLINE Integers whole_number(int32_t n) { return {_mm256_set1_epi32(n)}; }
+SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {_mm256_add_epi32(a.n, b.n)}; }
+SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {_mm256_sub_epi32(a.n, b.n)}; }
+SNNFAST_INLINE Vec to_float(Integers c) { return {_mm256_cvtepi32_ps(c.n)}; }
+SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(load(p)); }
 SNNFAST_INLINE Vec to_float(const int32_t* high, const int32_t* low) {
-  return {_mm256_cvtepi32_ps(_mm256_add_epi32(_mm256_slli_epi32(load_integers(high), 8), load_integers(low)))};
+  return to_float(Integers{_mm256_slli_epi32(load(high).n, 8)} + load(low));
 }
 
 #else  // any machine: four lanes of the compiler's own vector type (SSE2 on x86-64, NEON on ARM)
 
 typedef float Float4 __attribute__((vector_size(16)));
 typedef int32_t Int4 __attribute__((vector_size(16)));
+typedef uint32_t Word4 __attribute__((vector_size(16)));
 
 struct Vec {
   static constexpr int lanes = 4;
@@ -175,15 +183,23 @@ SNNFAST_INLINE void store_bits(void* row, int v, Mask m) {
   uint8_t* const byte = static_cast<uint8_t*>(row) + v / 2;
   *byte = static_cast<uint8_t>(v % 2 ? *byte | bits(m) << 4 : bits(m));
 }
-struct Count {
+struct Integers {
   Int4 n;
 };
-SNNFAST_INLINE Count no_count() { return {Int4{0, 0, 0, 0}}; }
-SNNFAST_INLINE Count count(Count c, Mask m) { return {c.n - m.m}; }
-SNNFAST_INLINE Count add_where(Mask m, Count a, Count b) { return {a.n + (m.m & b.n)}; }
-SNNFAST_INLINE Count whole_number(int32_t n) { return {Int4{n, n, n, n}}; }
-SNNFAST_INLINE Count operator+(Count a, Count b) { return {a.n + b.n}; }
-SNNFAST_INLINE Vec to_float(Count c) { return {__builtin_convertvector(c.n, Float4)}; }
+SNNFAST_INLINE Integers load(const int32_t* p) {
+  Integers a;
+  __builtin_memcpy(&a.n, p, sizeof a.n);
+  return a;
+}
+SNNFAST_INLINE void store(int32_t* p, Integers a) { __builtin_memcpy(p, &a.n, sizeof a.n); }
+SNNFAST_INLINE Integers no_count() { return {Int4{0, 0, 0, 0}}; }
+SNNFAST_INLINE Integers count(Integers c, Mask m) { return {c.n - m.m}; }
+SNNFAST_INLINE Integers add_where(Mask m, Integers a, Integers b) { return {a.n + (m.m & b.n)}; }
+SNNFAST_INLINE Integers whole_number(int32_t n) { return {Int4{n, n, n, n}}; }
+// By way of numbers without sign: those wrap.
+SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {(Int4)((Word4)a.n + (Word4)b.n)}; }
+SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {(Int4)((Word4)a.n - (Word4)b.n)}; }
+SNNFAST_INLINE Vec to_float(Integers c) { return {__builtin_convertvector(c.n, Float4)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) {
   return {
       Float4{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])}};

@@ -139,7 +139,7 @@ bool Plan::pack_slices(const LayerSpec& layer, bool fires, bool exact) {
       const int64_t thread = part / 16, n = part % 16 / 8, r = part % 8 / 4, i = part % 4;
       const int64_t o = tile * kTensorOutputs + slice_output(static_cast<int>(n), static_cast<int>(thread / 4));
       if (o >= p.n_out) continue;
-      const SlicedRow& row = sliced->rows[static_cast<size_t>(o)];
+      const IntegerRow& row = sliced->rows[static_cast<size_t>(o)];
       for (int64_t word = 0; word < words; ++word) {
         const int64_t k =
             word * 32 + slice_input(static_cast<int>(r), static_cast<int>(thread % 4), static_cast<int>(i));

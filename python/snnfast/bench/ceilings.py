@@ -11,7 +11,10 @@ Every method has a ceiling that no better code of the same method passes:
   included. The neuron steps themselves count nothing. Beside it stands the share of what the same additions would take
   if each fetched its weight from the cache that holds the whole layer; using a weight many times while it is near
   passes that.
-* slices: for every layer the cheaper of that and the products of its matrix of bytes, padding included.
+* prefix sums: the same, where the second layer has an addition for every input that fires at all and for every end of a
+  run of neighbours that fire in the same step, if those are fewer than the spikes.
+* slices: for every layer the cheaper of additions and the products of its matrix of bytes, padding included; so are
+  prefix sums where there is a matrix unit.
 """
 
 from __future__ import annotations
@@ -22,7 +25,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from snnfast import backends
+from snnfast.network import SpikingNetwork
+from snnfast.reference import plain
 
 #: floats in a vector
 LANES = {"amx": 16, "avx512": 16, "avx2": 8, "baseline": 4}
@@ -45,6 +53,28 @@ def cache_sizes() -> tuple[int, ...]:
         except (OSError, ValueError):
             continue
     return tuple(found[level] for level in sorted(found)) if {1, 2} <= set(found) else _USUAL_CACHES
+
+
+def rows_in_runs(network: SpikingNetwork, observations: Tensor) -> float:
+    """Rows of weights that prefix sums add up for the second layer of a network, per sample.
+
+    A sample has one for every neuron of the first layer that fires at all, and one for every end of a run of neighbours
+    that fire in the same step, the neurons being sorted by their currents; or one for every spike, if those are fewer.
+
+    Args:
+        network: of plain neurons under constant encoding.
+        observations: (B, n_in).
+    """
+    spikes = network.simulate(observations, record="spikes").spikes
+    assert spikes is not None
+    spec = network.spec
+    bias = None if spec.biases[0] is None else torch.tensor(spec.biases[0])
+    current = plain.layer_current(plain.encode(spec, observations), torch.tensor(spec.encoded_weights), bias)
+    order = current.argsort(dim=1).expand(len(spikes[0]), -1, -1)
+    in_order = torch.nn.functional.pad(spikes[0].gather(2, order), (1, 1))
+    ends = (in_order.diff(dim=2) != 0).sum(dim=(0, 2))
+    fire = spikes[0].any(dim=0).sum(dim=1)
+    return float(torch.minimum(fire + ends, spikes[0].sum(dim=(0, 2))).double().mean())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +162,7 @@ class Ceilings:
         seconds: float,
         *,
         first_looked_up: bool = False,
+        in_runs: float = 0.0,
     ) -> Share | None:
         """How near a run of a method came to its ceiling, or ``None`` for a method without a known one.
 
@@ -141,6 +172,7 @@ class Ceilings:
             spikes: number of spikes per spiking layer, over the batch and all steps.
             seconds: that the run took at its best, on one thread: its time on the processor, where others use it too.
             first_looked_up: whether the first layer's spikes came from a table of trains.
+            in_runs: of prefix sums: rows that the second layer adds, over the batch (:func:`rows_in_runs`).
         """
         in_place, place = None, ""
         terms: list[tuple[float, float]]
@@ -162,15 +194,25 @@ class Ceilings:
             name = "additions of spikes' weights"
             fetched = sum(n / self.rate("add_memory", bytes) for n, bytes in zip(adds, weights, strict=True))
             in_place, place = fetched / seconds, ", ".join(map(self.level, weights))
-        elif method == "slices":
+        elif method in ("slices", "prefix sums"):
             rows = self.rate("add_memory", self.caches[0] // 2)
             terms, took = [], []
-            for count, (n_in, n_out) in zip(spikes, itertools.pairwise(sizes[1:]), strict=True):
-                by_rows = (float(count * self.padded(n_out)), rows)
-                products = (_SLICES * timesteps * batch * -(-n_in // 64) * 64.0 * -(-n_out // 16) * 16, self.matrix())
-                by_events = by_rows[0] / by_rows[1] < products[0] / products[1]
-                terms.append(by_rows if by_events else products)
-                took.append("additions of spikes' weights" if by_events else "products of bytes")
+            for layer, (count, (n_in, n_out)) in enumerate(zip(spikes, itertools.pairwise(sizes[1:]), strict=True)):
+                runs = method == "prefix sums" and layer == 0
+                ways = {
+                    "additions of spikes' weights": (float(count * self.padded(n_out)), rows),
+                    "additions of runs": (float(in_runs * self.padded(n_out)), rows) if runs else None,
+                    "products of bytes": (
+                        (_SLICES * timesteps * batch * -(-n_in // 64) * 64.0 * -(-n_out // 16) * 16, self.matrix())
+                        if method == "slices" or self.isa == "amx"
+                        else None
+                    ),
+                }
+                what, term = min(
+                    ((name, way) for name, way in ways.items() if way is not None), key=lambda x: x[1][0] / x[1][1]
+                )
+                terms.append(term)
+                took.append(what)
             name = ", ".join(f"layer {i}: {what}" for i, what in enumerate(took, 2))
         else:
             return None

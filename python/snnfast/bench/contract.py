@@ -20,10 +20,11 @@ The bound. Let u = 2**-24 be the largest relative error of a float32 operation. 
 magnitudes A (bias included) is off by at most gamma(n + 4) A, with gamma(m) = m u / (1 - m u), whatever the order, with
 or without fused multiply-adds (Higham 2002, section 4.2; the 4 allow for the bias, and for three partial sums that are
 put together). Weights held as 24-bit integers per row, three signed bytes up to 127 (2**16 + 2**8 + 1), are each off
-by at most max|w| / (127 (2**16 + 2**8 + 1)), half a power-of-two step; with n active inputs by n times that. Both
-together bound a current's error. Over time it is carried by the neuron's own equation, and each operation of it adds u
-times the magnitude of its result, as any running error analysis does (Higham, section 3.3); a reset to zero ends the
-history.
+by at most max|w| / (127 (2**16 + 2**8 + 1)), half a power-of-two step; or, where that many inputs would not leave their
+sums 32 bits, by S / (2**31 - 2**15), S being the sum of the row's positive or of its negative weights, whichever is
+further from zero. With n active inputs it is n times that. Both together bound a current's error. Over time it is
+carried by the neuron's own equation, and each operation of it adds u times the magnitude of its result, as any running
+error analysis does (Higham, section 3.3); a reset to zero ends the history.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ DECISIONS = 50_000
 SLICED_RANGE = 127 * (2**16 + 2**8 + 1)
 _U = 2.0**-24
 _TINY = 2.0**-149
+#: The same of what the weights of one sign sum to: 31 bits, less half a step for each of up to 32768 inputs twice.
+SUMMED_RANGE = 2**31 - 2**15
 #: Unexplained differences that are kept one by one.
 _EXAMPLES = 10
 #: Memory for the recorded spikes of a chunk of samples, and for the float64 work on those of them that differ.
@@ -122,6 +125,12 @@ class RealLayer:
     magnitudes: Tensor
 
 
+def integer_error(weights: Tensor) -> Tensor:
+    """How far a weight held as an integer can be off, per row of weights (N, K): half a step."""
+    one_sign = torch.maximum(weights.clamp(min=0).sum(dim=1), weights.clamp(max=0).sum(dim=1).abs())
+    return torch.maximum(weights.abs().amax(dim=1) / SLICED_RANGE, one_sign / SUMMED_RANGE)
+
+
 def real_layer(spec: NetworkSpec, layer: int, inputs: Tensor, spikes: Tensor | None) -> RealLayer:
     """Compute a layer in float64 with the bound on what rounding may do to it.
 
@@ -143,7 +152,7 @@ def real_layer(spec: NetworkSpec, layer: int, inputs: Tensor, spikes: Tensor | N
     roundings = (terms + 4) * _U
     current_bound = roundings / (1 - roundings) * magnitudes
     if layer > 0:
-        current_bound = current_bound + terms * weights.abs().amax(dim=1) / SLICED_RANGE
+        current_bound = current_bound + terms * integer_error(weights)
 
     def rounded(value: Tensor, bound: Tensor) -> Tensor:
         return bound + _U * (value.abs() + bound) + _TINY

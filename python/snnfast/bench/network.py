@@ -17,7 +17,7 @@ from torch import Tensor
 from snnfast import reference
 from snnfast.backends import CpuExecutable, num_threads, set_num_threads
 from snnfast.bench import two_threads
-from snnfast.bench.ceilings import Ceilings
+from snnfast.bench.ceilings import Ceilings, rows_in_runs
 from snnfast.bench.machine import provenance
 from snnfast.bench.peers import PEERS, check_peer
 from snnfast.bench.rivals import CarefulTorch, NaiveTorch
@@ -96,6 +96,8 @@ def run_case(
     if batch == 1:
         single = observations[0].numpy()
         rivals["snnfast act"] = lambda: network.act(single)
+        if fast is not None:
+            rivals["snnfast act, fast"] = lambda: fast.act(single)
     rivals |= {
         "naive torch": lambda: naive(observations),
         "careful torch": lambda: careful(observations),
@@ -110,8 +112,8 @@ def run_case(
     }
     executable = network._executable
     looked_up = isinstance(executable, CpuExecutable) and executable.plan.trains > 0
-    for name in described.keys() & {"snnfast", "snnfast act", "snnfast, fast"}:
-        how = fast.method()["method"] if fast is not None and name == "snnfast, fast" else method["method"]
+    for name in described.keys() & {"snnfast", "snnfast act", "snnfast, fast", "snnfast act, fast"}:
+        how = fast.method()["method"] if fast is not None and name.endswith("fast") else method["method"]
         share = ceilings.share(
             how,
             workload.sizes,
@@ -120,6 +122,7 @@ def run_case(
             facts["spikes"],
             timings[name].processor,
             first_looked_up=looked_up,
+            in_runs=batch * rows_in_runs(network, observations[:ENOUGH_SAMPLES]) if how == "prefix sums" else 0.0,
         )
         described[name]["ceiling"] = None if share is None else share.json()
     case = {

@@ -67,9 +67,9 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument(
         "--method",
-        choices=("auto", "slices"),
+        choices=("auto", "slices", "prefix_sums"),
         default="auto",
-        help="of contract: judge matrix products wherever they are possible, not only where they are quicker",
+        help="of contract: judge a method wherever it is possible, not only where it is quicker",
     )
     parser.add_argument(
         "--workload", choices=tuple(_WORKLOADS), action="append", help="of network: only this one (may be repeated)"
