@@ -90,8 +90,9 @@ class SpikingNetwork:
             tensors must be on that device and the output is there too; arrays go there and come back.
         exact: hold to the exact contract (bit-identical for every backend, instruction set and number of threads).
             ``False`` permits other orders of summation where they are faster (contract *fast*: a spike may differ
-            where the membrane potential is within rounding of the threshold): matrix units, of the processor or of a
-            CUDA device. Without one both give the same bits.
+            where the membrane potential is within rounding of the threshold): weights as integers, for matrix units,
+            of the processor or of a CUDA device, and for prefix sums. Where ``method()`` names neither, both give the
+            same bits.
         split_inputs: encode ``[max(x, 0), max(-x, 0)]`` with weights ``[W, -W]``.
         bias_input: append a constant 1 to observations; the first weights carry a last column for it.
         code: how hidden neurons tell each other a number, if not by the firing rate of plain neurons: a ``RateCode``

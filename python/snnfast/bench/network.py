@@ -113,7 +113,7 @@ def run_case(
     executable = network._executable
     looked_up = isinstance(executable, CpuExecutable) and executable.plan.trains > 0
     for name in described.keys() & {"snnfast", "snnfast act", "snnfast, fast", "snnfast act, fast"}:
-        how = fast.method()["method"] if fast is not None and name.endswith("fast") else method["method"]
+        how = fast.method()["method"] if fast is not None and name.endswith(", fast") else method["method"]
         share = ceilings.share(
             how,
             workload.sizes,
