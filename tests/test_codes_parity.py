@@ -13,7 +13,7 @@ import snnfast as sf
 from conftest import CODES, Implementation, implementations, random_coded_spec, random_observations
 from snnfast import backends
 from snnfast.reference import Simulation
-from snnfast.spec import DigitsCode, NetworkSpec, RadixCode, RateCode, StagedCode
+from snnfast.spec import DigitsCode, EarlyExit, NetworkSpec, RadixCode, RateCode, StagedCode
 from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
 
 REFERENCE, *COMPILED = implementations()
@@ -97,6 +97,44 @@ def test_threads_and_batch_splits_give_the_same_bits_when_the_pool_really_runs(
         assert_same_bits(torch.cat(pieces), want.output, "batch split")
     finally:
         sf.set_num_threads(before)
+
+
+@pytest.mark.parametrize("decoding", ["potential", "mean_potential", "parabolic_potential"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_samples_that_stop_early_late_and_never_match_the_reference(signed: bool, decoding: str) -> None:
+    # Without counts, those that are not sure in the first few steps begin again and run by tiles of steps.
+    early = late = 0
+    for copies, timesteps, batch in ((1, 4, 70), (3, 45, 33), (4, 61, 300), (6, 17, 64)):
+        plain = random_coded_spec(batch, "rate", sizes=(4, 17, 16, 3))
+        spec = dataclasses.replace(
+            plain,
+            timesteps=timesteps,
+            decoding=decoding,
+            code=RateCode(copies, signed),
+            neuron=dataclasses.replace(plain.neuron, threshold=1.0, initial_potential=0.5),
+            early_exit=None,
+        )
+        observations = random_observations(spec, batch, 7)
+        runs = []
+        for scale in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):  # bounds that fall, so that some may stop at any step
+            exit = EarlyExit("calibrated", scale * np.linspace(1.0, 0.0, timesteps) ** 2)
+            leaving = dataclasses.replace(spec, early_exit=exit)
+            runs.append((REFERENCE.compile(leaving).simulate(observations, 0, ()), leaving))
+        want, spec = max(runs, key=lambda run: len(run[0].steps.unique()))
+        assert want.steps is not None
+        assert len(want.steps.unique()) >= min(timesteps, 10)
+        early += int((want.steps <= 3).sum())
+        late += int((want.steps > 3).sum())
+        for implementation in COMPILED:
+            executable = implementation.compile(spec)
+            what = f"{implementation.name}, {copies} copies, {timesteps} steps"
+            assert_same(executable.simulate(observations, 0, ()), want, what)
+            assert_same_bits(executable.run(observations, 0), want.output, what)
+            overflowing = torch.cat([(observations * 1e38).clamp(-3e38, 3e38), observations])
+            without_counts = executable.run(overflowing, 0)
+            assert_same_bits(without_counts, executable.simulate(overflowing, 0, ()).output, f"{what}, overflowing")
+    assert early > 20
+    assert late > 200
 
 
 @pytest.mark.parametrize("kind", CODES)

@@ -21,6 +21,8 @@ struct Interrupt {
 };
 
 constexpr int64_t kMaxBlock = kSliceRows;  // samples per call of run_block
+// Of run_coded: samples that stop early leave lanes to others, of which there must be enough.
+constexpr int64_t kCodedBlock = 4096;
 
 // Weights as integers times a power of two per output, for prefix sums: panels of Kernels::sum_row outputs.
 struct SumsView {

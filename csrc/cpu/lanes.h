@@ -59,6 +59,9 @@ struct LaneRows {
   }
 };
 
+// Whether what is turned, so that there is a sample per lane, is the features: where they are fewer than the currents.
+inline bool turns_features(const LayerView& first) { return first.n_in <= first.n_out; }
+
 // Memory of a thread for one call.
 struct Lanes {
   explicit Lanes(const NetworkView& net) : rows(net) {}
@@ -69,7 +72,9 @@ struct Lanes {
   float* drives = nullptr;    // of rate: the same, a layer's currents
   float* currents = nullptr;  // (kPack, padded first layer)
   float* features = nullptr;  // (kPack, n_in)
+  float* turned = nullptr;    // (n_in, kPack): the same, of rate where that is less than the currents
   uint32_t* ids = nullptr;    // inputs that may not be zero; between layers others may work in it
+  int32_t* late = nullptr;    // (kCodedBlock): of rate, samples that did not stop early
   float* packs = nullptr;
 
   float* row(float* pack, int64_t index) const { return pack + index * kPack; }
@@ -84,7 +89,9 @@ inline Lanes take_lanes(Arena& arena, const NetworkView& net, int64_t packs) {
   lanes.drives = rate ? arena.take<float>(tile * lanes.rows.widest * kPack) : nullptr;
   lanes.currents = arena.take<float>(kPack * net.layers[0].padded);
   lanes.features = features_are_observations(net) ? nullptr : arena.take<float>(kPack * net.layers[0].n_in);
+  if (rate && turns_features(net.layers[0])) lanes.turned = arena.take<float>(net.layers[0].n_in * kPack);
   lanes.ids = arena.take<uint32_t>(lanes.rows.widest);
+  lanes.late = rate ? arena.take<int32_t>(kCodedBlock) : nullptr;
   lanes.packs = arena.take<float>(packs * lanes.rows.total * kPack);
   return lanes;
 }
@@ -163,6 +170,12 @@ inline const float* lane_features(const NetworkView& net, const Request& request
   return features;
 }
 
+// The first layer's currents, from rows of features. Writes the first of `ids`.
+inline void turned_currents(const LayerView& layer, const float* features, uint32_t* ids, float* rows) {
+  for_lane_currents(layer, features, ids, all_inputs(layer.n_in, ids),
+                    [&](int64_t j, const Pack& h) { store_pack(rows + j * kPack, with_bias(layer, j, h)); });
+}
+
 // The first layer's currents of n samples become the lanes of rows; further lanes hold what they like. Works in
 // `lanes.first` and writes the first of `lanes.ids`.
 inline void lane_inputs(const NetworkView& net, const Request& request, const int64_t* samples, int64_t n,
@@ -170,15 +183,13 @@ inline void lane_inputs(const NetworkView& net, const Request& request, const in
   const LayerView& layer = net.layers[0];
   const float* inputs[kPack] = {};
   for (int64_t i = 0; i < n; ++i) inputs[i] = lane_features(net, request, samples[i], lanes, i);
-  if (layer.n_in <= layer.n_out) {  // what is less is turned: the features
+  if (turns_features(layer)) {
     float* const values = lanes.first;
     __builtin_memset(values, 0, static_cast<size_t>(layer.n_in * kPack) * sizeof(float));
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t k = 0; k < layer.n_in; ++k) values[k * kPack + i] = inputs[i][k];
     }
-    for_lane_currents(layer, values, lanes.ids, all_inputs(layer.n_in, lanes.ids),
-                      [&](int64_t j, const Pack& h) { store_pack(rows + j * kPack, with_bias(layer, j, h)); });
-    return;
+    return turned_currents(layer, values, lanes.ids, rows);
   }
   float* currents[kPack] = {};
   for (int64_t i = 0; i < n; ++i) currents[i] = lanes.currents + i * layer.padded;
@@ -230,20 +241,37 @@ inline void start_pack(const NetworkView& net, const Request& request, const int
   lane_inputs(net, request, samples, n, lanes, pack + input_row(net, rows) * kPack);
 }
 
-// Put a sample into one lane of a pack.
-inline void start_lane(const NetworkView& net, const Request& request, int64_t sample, const Lanes& lanes, float* pack,
-                       int64_t lane) {
+// Put samples into those lanes of a pack whose bit is set in `fresh`. All lanes' currents are computed anew, from
+// features that stay in `lanes.turned`: for them that have a sample already they are the same again.
+inline void start_lanes(const NetworkView& net, const Request& request, const int64_t* samples, uint64_t fresh,
+                        const Lanes& lanes, float* pack) {
   const LaneRows& rows = lanes.rows;
-  float* const at = pack + lane;
   const LayerView& layer = net.layers[0];
-  const float* const input = lane_features(net, request, sample, lanes, lane);
-  constant_currents(layer, &input, &lanes.currents, 1, 0, layer.panels);
-  for (int64_t r = rows.sent; r < rows.constant; ++r) at[r * kPack] = 0.0f;
+  alignas(64) float chosen[kPack];
+  for (int64_t i = 0; i < kPack; ++i) chosen[i] = static_cast<float>(fresh >> i & 1u);
+  const auto put = [&](int64_t row, float number) {
+    float* const at = pack + row * kPack;
+    for (int v = 0; v < kLaneVectors; ++v) {
+      const auto here = above(load(chosen + v * Vec::lanes), broadcast(0.0f));
+      store(at + v * Vec::lanes, choose(here, broadcast(number), load(at + v * Vec::lanes)));
+    }
+  };
+  for (int64_t r = rows.sent; r < rows.constant; ++r) put(r, 0.0f);
   const int64_t end = request.spike_counts ? rows.flags : rows.counts;
-  for (int64_t r = rows.output; r < end; ++r) at[r * kPack] = 0.0f;
-  for_starts(net, rows, [&](int64_t row, float number) { at[row * kPack] = number; });
-  float* const inputs = at + input_row(net, rows) * kPack;
-  for (int64_t j = 0; j < layer.n_out; ++j) inputs[j * kPack] = lanes.currents[j];
+  for (int64_t r = rows.output; r < end; ++r) put(r, 0.0f);
+  for_starts(net, rows, put);
+  float* const inputs = pack + input_row(net, rows) * kPack;
+  for (uint64_t left = fresh; left; left &= left - 1) {
+    const int64_t i = __builtin_ctzll(left);
+    const float* const x = lane_features(net, request, samples[i], lanes, i);
+    if (lanes.turned) {
+      for (int64_t k = 0; k < layer.n_in; ++k) lanes.turned[k * kPack + i] = x[k];
+      continue;
+    }
+    constant_currents(layer, &x, &lanes.currents, 1, 0, layer.panels);
+    for (int64_t j = 0; j < layer.n_out; ++j) inputs[j * kPack + i] = lanes.currents[j];
+  }
+  if (lanes.turned) turned_currents(layer, lanes.turned, lanes.ids, inputs);
 }
 
 // A sample has run its last step.

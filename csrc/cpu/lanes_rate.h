@@ -97,12 +97,13 @@ SNNFAST_INLINE bool lane_copies_over(const NeuronConstants<Vec>& constants, floa
   return any_above_zero(counted);
 }
 
-// A tile of steps of a pack, layer after layer; Single: one step, after which a lane may stop. `weights`: of every
-// step, per lane, or null: of its current, or where it may stop of its potential. `silent`: neurons of the first layer
-// that no lane's current will make spike any more.
-template <bool Signed, bool Single>
-void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights, int64_t steps,
-                     bool counts, bool* silent) {
+// A tile of steps of a pack, layer after layer, in which all neurons of the first layer take part but those that are
+// `silent`, which no lane's current will make spike any more; or, Single, one step of all neurons. After every step
+// after(step). `weights`: of every step, per lane, or null: of its current, or, where lanes may stop (Leaves), of its
+// potential.
+template <bool Signed, bool Leaves, bool Single, class After>
+SNNFAST_INLINE void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights,
+                                    int64_t steps, bool counts, bool* silent, After&& after) {
   constexpr int kCopies = Signed ? 2 : 4;  // whose membranes fit into registers
   const CodeView& code = *net.code;
   const NeuronConstants<Vec> constants = vector_constants(net);
@@ -173,9 +174,10 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
         h.v[v] = h.v[v] + bias;
         const Vec total = load(output + at) + h.v[v];
         store(output + at, total);
-        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * (Single ? total : h.v[v]) : total));
+        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * (Leaves ? total : h.v[v]) : total));
       }
     });
+    after(t);
   }
 }
 
@@ -190,71 +192,129 @@ inline void lanes_decode(const NetworkView& net, const Lanes& lanes, float* pack
   }
 }
 
+// Samples that all run all steps: those of a pack are always at the same one.
+template <bool Signed>
+bool run_rate_together(const NetworkView& net, const Request& request, int64_t first, int64_t count, const Lanes& lanes,
+                       const Interrupt& interrupt) {
+  const CodeView& code = *net.code;
+  const int64_t T = net.timesteps;
+  const float divisor = net.decoding == static_cast<int>(Decoding::mean_potential) ? static_cast<float>(T) : 1.0f;
+  int64_t samples[kPack];
+  alignas(64) float weights[kLanesTile * kPack], divisors[kPack];
+  fill_row(divisors, divisor);
+  float* const pack = lanes.packs;
+  bool silent[kLanesWidest];
+  for (int64_t begin = 0; begin < count; begin += kPack) {
+    const int64_t busy = count - begin < kPack ? count - begin : kPack;
+    for (int64_t i = 0; i < busy; ++i) samples[i] = first + begin + i;
+    for (bool& one : silent) one = false;
+    start_pack(net, request, samples, busy, lanes, pack);
+    for (int64_t t = 0; t < T; t += kLanesTile) {
+      if (interrupt.poll(interrupt.context)) return false;
+      const int64_t steps = T - t < kLanesTile ? T - t : kLanesTile;
+      for (int64_t s = 0; code.step_weights && s < steps; ++s) fill_row(weights + s * kPack, code.step_weights[t + s]);
+      lanes_rate_tile<Signed, false, false>(net, lanes, pack, code.step_weights ? weights : nullptr, steps,
+                                            request.spike_counts != nullptr, silent, [](int64_t) {});
+    }
+    lanes_decode(net, lanes, pack, divisors);
+    for (int64_t i = 0; i < busy; ++i) finish_lane(net, request, samples[i], lanes, pack, i, T, false);
+  }
+  return true;
+}
+
+// Lanes of a pack that may stop after a step.
+inline uint64_t lanes_sure(const Lanes& lanes, float* pack, int64_t n_out, const float* bounds) {
+  uint64_t sure = 0;
+  for (int v = 0; v < kLaneVectors; ++v) {
+    const int64_t at = v * Vec::lanes;
+    const LaneBest best = lane_best(lanes.row(pack, lanes.rows.running) + at, n_out);
+    const uint64_t far =
+        bits(above(best.first - best.second, load(bounds + at))) & bits(above(best.ordered, broadcast(0.0f)));
+    sure |= far << at;
+  }
+  return sure;
+}
+
+// Runs the samples numbered `begin` + which(0) .. which(count - 1), each until it may stop. A lane whose sample has
+// stopped takes the next one: at once (Single), or after a tile of steps. Those that were not sure after `most` steps,
+// if that is not all, are listed in `lanes.late`, without `begin`; how many, or -1 if interrupted.
+template <bool Signed, bool Single, class Which>
+int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t begin, int64_t count, int64_t most,
+                         const Lanes& lanes, const Interrupt& interrupt, Which&& which) {
+  constexpr int64_t kTile = Single ? 1 : kLanesTile;
+  const CodeView& code = *net.code;
+  const int64_t n_out = net.layers[net.n_layers - 1].n_out, T = net.timesteps;
+  int64_t samples[kPack] = {}, steps[kPack] = {}, next = 0, n_late = 0;
+  uint64_t busy = 0;  // lanes that have a sample
+  alignas(64) float weights[kTile * kPack] = {}, divisors[kTile * kPack], bounds[kTile * kPack];
+  float* const pack = lanes.packs;
+  bool silent[kLanesWidest] = {};
+  // Lanes without a sample run as well, from numbers that are none too strange.
+  __builtin_memset(pack, 0, static_cast<size_t>(lanes.rows.total * kPack) * sizeof(float));
+  if (lanes.turned) {
+    __builtin_memset(lanes.turned, 0, static_cast<size_t>(net.layers[0].n_in * kPack) * sizeof(float));
+  }
+  all_inputs(lanes.rows.widest, lanes.ids);
+  while (busy || next < count) {
+    if (interrupt.poll(interrupt.context)) return -1;
+    uint64_t fresh = 0;
+    for (int64_t i = 0; i < kPack && next < count; ++i) {
+      if (busy >> i & 1u) continue;
+      fresh |= uint64_t{1} << i;
+      samples[i] = begin + which(next++);
+      steps[i] = 0;
+    }
+    if (fresh) {
+      start_lanes(net, request, samples, fresh, lanes, pack);
+      for (bool& one : silent) one = false;
+      busy |= fresh;
+    }
+    uint64_t ends[kTile] = {};
+    for (int64_t i = 0; i < kPack; ++i) {
+      for (int64_t s = 0; s < kTile; ++s) {
+        const int64_t t = steps[i] + s < T ? steps[i] + s : T - 1;  // a lane may run further than its sample
+        if (code.step_weights) weights[s * kPack + i] = code.step_weights[t];
+        divisors[s * kPack + i] = code.divisors[t];
+        bounds[s * kPack + i] = code.bounds[t];
+        ends[s] |= static_cast<uint64_t>(t + 1 == most) << i;
+      }
+    }
+    lanes_rate_tile<Signed, true, Single>(net, lanes, pack, code.step_weights ? weights : nullptr, kTile,
+                                          request.spike_counts != nullptr, silent, [&](int64_t s) {
+                                            lanes_decode(net, lanes, pack, divisors + s * kPack);
+                                            const uint64_t sure = lanes_sure(lanes, pack, n_out, bounds + s * kPack);
+                                            const uint64_t leave = (sure | ends[s]) & busy;
+                                            for (uint64_t left = leave; left; left &= left - 1) {
+                                              const int64_t i = __builtin_ctzll(left), t = steps[i] + s + 1;
+                                              if (t == T || sure >> i & 1u) {
+                                                finish_lane(net, request, samples[i], lanes, pack, i, t, false);
+                                              } else {
+                                                lanes.late[n_late++] = static_cast<int32_t>(samples[i] - begin);
+                                              }
+                                            }
+                                            busy &= ~leave;
+                                          });
+    for (int64_t& t : steps) t = t < T ? t + kTile : T;
+  }
+  return n_late;
+}
+
+// Most samples are sure after a few steps, and a lane must not wait for others then. Those that are not begin again,
+// among themselves, and are looked at when a layer has run several steps: a step costs a third of it so.
+constexpr int64_t kEarlySteps = 3;
+
 template <bool Signed>
 bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t first, int64_t count, const Lanes& lanes,
                     const Interrupt& interrupt) {
-  const CodeView& code = *net.code;
-  const bool leaves = code.exit != static_cast<int>(ExitKind::none);
-  const int64_t n_out = net.layers[net.n_layers - 1].n_out, T = net.timesteps;
-  const float whole_divisor = net.decoding == static_cast<int>(Decoding::mean_potential) ? static_cast<float>(T) : 1.0f;
-  int64_t samples[kPack], steps[kPack], next = 0, busy = 0;
-  alignas(64) float weights[kLanesTile * kPack] = {}, divisors[kPack], bounds[kPack];
-  for (int64_t i = 0; i < kPack; ++i) divisors[i] = 1.0f, bounds[i] = 0.0f, samples[i] = -1, steps[i] = 0;
-  float* const pack = lanes.packs;
-  bool silent[kLanesWidest];
-  // All lanes at once, those without a sample included.
-  const auto start_all = [&] {
-    for (; busy < kPack && next < count; ++busy) samples[busy] = first + next++;
-    for (int64_t& t : steps) t = 0;
-    for (bool& one : silent) one = false;
-    start_pack(net, request, samples, busy, lanes, pack);
-  };
-  all_inputs(lanes.rows.widest, lanes.ids);
-  start_all();
-  while (busy > 0) {
-    if (interrupt.poll(interrupt.context)) return false;
-    // Lanes that may stop are looked at after every step; the others are all at the same one.
-    const int64_t tile = leaves ? 1 : T - steps[0] < kLanesTile ? T - steps[0] : kLanesTile;
-    bool ends = false;
-    for (int64_t i = 0; i < kPack; ++i) {
-      for (int64_t s = 0; code.step_weights && s < tile; ++s) {
-        const int64_t t = steps[i] + s;
-        weights[s * kPack + i] = code.step_weights[t < T ? t : T - 1];  // without a sample, a lane is past the last
-      }
-      steps[i] += tile;
-      const int64_t t = steps[i] <= T ? steps[i] - 1 : T - 1;
-      divisors[i] = code.divisors ? code.divisors[t] : whole_divisor;
-      if (leaves) bounds[i] = code.bounds[t];
-      ends = ends || (samples[i] >= 0 && t + 1 == T);
-    }
-    const float* const used = code.step_weights ? weights : nullptr;
-    const bool counts = request.spike_counts != nullptr;
-    leaves ? lanes_rate_tile<Signed, true>(net, lanes, pack, used, 1, counts, silent)
-           : lanes_rate_tile<Signed, false>(net, lanes, pack, used, tile, counts, silent);
-    if (!ends && !leaves) continue;
-    lanes_decode(net, lanes, pack, divisors);
-    uint64_t stops = 0;
-    for (int v = 0; leaves && v < kLaneVectors; ++v) {
-      const int64_t at = v * Vec::lanes;
-      const LaneBest best = lane_best(lanes.row(pack, lanes.rows.running) + at, n_out);
-      const uint64_t far =
-          bits(above(best.first - best.second, load(bounds + at))) & bits(above(best.ordered, broadcast(0.0f)));
-      stops |= far << at;
-    }
-    for (int64_t i = 0; i < kPack; ++i) {
-      if (samples[i] < 0 || (steps[i] < T && !(stops >> i & 1u))) continue;
-      finish_lane(net, request, samples[i], lanes, pack, i, steps[i], false);
-      samples[i] = -1;
-      --busy;
-      if (!leaves || next == count) continue;
-      samples[i] = first + next++;
-      steps[i] = 0;
-      ++busy;
-      start_lane(net, request, samples[i], lanes, pack, i);
-    }
-    if (busy == 0) start_all();
+  if (net.code->exit == static_cast<int>(ExitKind::none)) {
+    return run_rate_together<Signed>(net, request, first, count, lanes, interrupt);
   }
-  return true;
+  // Spikes are counted by the tile, so where they are counted, all samples run step by step.
+  const int64_t T = net.timesteps, early = request.spike_counts || T < kEarlySteps ? T : kEarlySteps;
+  const int64_t late =
+      run_rate_leaving<Signed, true>(net, request, first, count, early, lanes, interrupt, [](int64_t i) { return i; });
+  const auto of_late = [&](int64_t i) { return static_cast<int64_t>(lanes.late[i]); };
+  return late >= 0 && run_rate_leaving<Signed, false>(net, request, first, late, T, lanes, interrupt, of_late) >= 0;
 }
 
 }  // namespace

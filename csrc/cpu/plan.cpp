@@ -32,10 +32,8 @@ constexpr int64_t kMostSteps = 128;       // of a tile: its currents stay in the
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
 constexpr int64_t kTableBlock = 256;
-constexpr int64_t kTrainedBatch = 8;  // fewer samples may go one by one, and a group of few has no use for trains
-constexpr int64_t kTableGroup = 16;   // blocks of whole groups, of any instruction set's
-// Of a network with a code: samples that stop early leave lanes to others, of which there must be enough.
-constexpr int64_t kCodedBlock = 4096;
+constexpr int64_t kTrainedBatch = 8;    // fewer samples may go one by one, and a group of few has no use for trains
+constexpr int64_t kTableGroup = 16;     // blocks of whole groups, of any instruction set's
 constexpr int64_t kLanesTogether = 32;  // samples that fill the lanes of every instruction set
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
