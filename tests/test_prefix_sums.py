@@ -110,6 +110,8 @@ def test_off_the_grid_all_sets_threads_and_splits_have_the_same_bits_and_few_oth
                 assert_same_simulation(got, wanted)
                 parts = [executable.run(part, 0) for part in torch.tensor_split(observations, [1, 18])]
                 assert_same_bits(torch.cat(parts), wanted.output, isa)
+            # They really ran: the second layer's potentials are not those of the canonical sums.
+            assert not torch.equal(got.potentials[1], exact.potentials[1])
         assert exact.spikes is not None
         assert wanted is not None
         assert wanted.spikes is not None
@@ -179,8 +181,19 @@ def test_a_grid_lets_the_exact_contract_have_them() -> None:
 )
 def test_networks_that_they_cannot_run_are_refused(fixed: dict[str, object]) -> None:
     spec = random_spec(3, **(PLAIN | {"sizes": (5, 100, 20), "timesteps": 5} | fixed))
-    with pytest.raises(ValueError, match="method 'prefix_sums' needs constant encoding, plain neurons, two layers"):
+    with pytest.raises(ValueError, match="method 'prefix_sums' needs constant encoding, plain neurons, at least two"):
         CpuExecutable(spec, method="prefix_sums", exact=False)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_layers_with_too_many_inputs_or_too_large_weights_are_refused(exact: bool) -> None:
+    spec = with_currents(np.ones(32769), np.ones((1, 32769)), 2)
+    with pytest.raises(ValueError, match="at most 32768 inputs of the second"):
+        CpuExecutable(spec, method="prefix_sums", exact=exact)
+    spec = with_currents(np.ones(2), np.full((1, 2), 1e38), 2)
+    with pytest.raises(ValueError, match="method 'prefix_sums' needs"):
+        CpuExecutable(spec, method="prefix_sums", exact=exact)
+    assert CpuExecutable(spec).method()["method"] == "tables"  # others run them
 
 
 def test_under_the_exact_contract_weights_off_the_grid_are_refused() -> None:

@@ -24,7 +24,9 @@ constexpr int64_t kMaxBlock = kSliceRows;  // samples per call of run_block
 // Of run_coded: samples that stop early leave lanes to others, of which there must be enough.
 constexpr int64_t kCodedBlock = 4096;
 
-// Weights as integers times a power of two per output, for prefix sums: panels of Kernels::sum_row outputs.
+constexpr int64_t kSumRow = 16;  // outputs of a panel of SumsView: a line of the cache
+
+// Weights as integers times a power of two per output, for prefix sums, in panels of kSumRow outputs.
 struct SumsView {
   const int32_t* rows;
   const float* scale;  // (padded)
@@ -72,7 +74,7 @@ constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multipl
 
 struct Kernels {
   const char* isa;
-  int64_t lanes, panel, row, most_rows, sum_row;
+  int64_t lanes, panel, row, most_rows;
   bool slices;       // whether there is the method "slices"
   bool matrix_unit;  // whether it can pay
   // Bytes of scratch memory that run_block needs, aligned to 64.

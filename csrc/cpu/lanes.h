@@ -59,7 +59,8 @@ struct LaneRows {
   }
 };
 
-// Whether what is turned, so that there is a sample per lane, is the features: where they are fewer than the currents.
+// Whether what is turned, so that there is a sample per lane, is the features: where they are no more than the
+// currents.
 inline bool turns_features(const LayerView& first) { return first.n_in <= first.n_out; }
 
 // Memory of a thread for one call.
@@ -72,7 +73,7 @@ struct Lanes {
   float* drives = nullptr;    // of rate: the same, a layer's currents
   float* currents = nullptr;  // (kPack, padded first layer)
   float* features = nullptr;  // (kPack, n_in)
-  float* turned = nullptr;    // (n_in, kPack): the same, of rate where that is less than the currents
+  float* turned = nullptr;    // (n_in, kPack): the same, of rate with an exit where turns_features says so
   uint32_t* ids = nullptr;    // inputs that may not be zero; between layers others may work in it
   int32_t* late = nullptr;    // (kCodedBlock): of rate, samples that did not stop early
   float* packs = nullptr;
@@ -89,9 +90,10 @@ inline Lanes take_lanes(Arena& arena, const NetworkView& net, int64_t packs) {
   lanes.drives = rate ? arena.take<float>(tile * lanes.rows.widest * kPack) : nullptr;
   lanes.currents = arena.take<float>(kPack * net.layers[0].padded);
   lanes.features = features_are_observations(net) ? nullptr : arena.take<float>(kPack * net.layers[0].n_in);
-  if (rate && turns_features(net.layers[0])) lanes.turned = arena.take<float>(net.layers[0].n_in * kPack);
+  const bool leaves = rate && net.code->exit != static_cast<int>(ExitKind::none);
+  if (leaves && turns_features(net.layers[0])) lanes.turned = arena.take<float>(net.layers[0].n_in * kPack);
   lanes.ids = arena.take<uint32_t>(lanes.rows.widest);
-  lanes.late = rate ? arena.take<int32_t>(kCodedBlock) : nullptr;
+  lanes.late = leaves ? arena.take<int32_t>(kCodedBlock) : nullptr;
   lanes.packs = arena.take<float>(packs * lanes.rows.total * kPack);
   return lanes;
 }
@@ -241,8 +243,9 @@ inline void start_pack(const NetworkView& net, const Request& request, const int
   lane_inputs(net, request, samples, n, lanes, pack + input_row(net, rows) * kPack);
 }
 
-// Put samples into those lanes of a pack whose bit is set in `fresh`. All lanes' currents are computed anew, from
-// features that stay in `lanes.turned`: for them that have a sample already they are the same again.
+// Put samples into those lanes of a pack whose bit is set in `fresh`. Where features are turned they stay in
+// `lanes.turned`, and all lanes' currents are computed anew: those of lanes that have a sample already are the same
+// again.
 inline void start_lanes(const NetworkView& net, const Request& request, const int64_t* samples, uint64_t fresh,
                         const Lanes& lanes, float* pack) {
   const LaneRows& rows = lanes.rows;

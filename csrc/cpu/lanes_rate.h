@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Code "rate", a sample per lane. A lane whose sample stops takes the next one, so that none idles.
+// Code "rate", a sample per lane. Where samples may stop, a lane whose sample has stopped takes the next one.
 #pragma once
 
 #include "cpu/lanes.h"
@@ -313,8 +313,9 @@ bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t firs
   const int64_t T = net.timesteps, early = request.spike_counts || T < kEarlySteps ? T : kEarlySteps;
   const int64_t late =
       run_rate_leaving<Signed, true>(net, request, first, count, early, lanes, interrupt, [](int64_t i) { return i; });
+  if (late <= 0) return late == 0;
   const auto of_late = [&](int64_t i) { return static_cast<int64_t>(lanes.late[i]); };
-  return late >= 0 && run_rate_leaving<Signed, false>(net, request, first, late, T, lanes, interrupt, of_late) >= 0;
+  return run_rate_leaving<Signed, false>(net, request, first, late, T, lanes, interrupt, of_late) >= 0;
 }
 
 }  // namespace

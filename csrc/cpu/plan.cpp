@@ -267,8 +267,8 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options) {
   LayerView& view = layers_[1];
   Floats rows = floats(layer.n_in * view.padded), scale = floats(view.padded);
   auto* const to = reinterpret_cast<int32_t*>(rows.get());
-  for (int64_t begin = 0; begin < view.padded; begin += kernels_.sum_row) {
-    const int64_t width = std::min(kernels_.sum_row, view.padded - begin);
+  for (int64_t begin = 0; begin < view.padded; begin += kSumRow) {
+    const int64_t width = std::min(kSumRow, view.padded - begin);
     for (int64_t j = begin; j < std::min(begin + width, layer.n_out); ++j) {
       const IntegerRow& row = (*integers)[static_cast<size_t>(j)];
       scale.get()[j] = static_cast<float>(std::ldexp(1.0, row.exponent));
@@ -325,11 +325,13 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
                           : "method 'slices' needs finite sums of weights and at most 32768 inputs per layer");
   }
   if (method == Method::prefix_sums || (method == Method::automatic && !small && !coded)) build_sums(spec, options);
-  require(method != Method::prefix_sums || sums_.rows,
-          options.exact
-              ? "method 'prefix_sums' needs constant encoding, plain neurons, two layers and, where the result must be "
-                "exact, weights that lie on a grid"
-              : "method 'prefix_sums' needs constant encoding, plain neurons, two layers and finite sums of weights");
+  require(
+      method != Method::prefix_sums || sums_.rows,
+      options.exact
+          ? "method 'prefix_sums' needs constant encoding, plain neurons, at least two layers, at most 32768 inputs "
+            "of the second and, where the result must be exact, weights that lie on a grid"
+          : "method 'prefix_sums' needs constant encoding, plain neurons, at least two layers, at most 32768 inputs "
+            "of the second and sums of its weights up to 1e38");
   explain(spec, options);
 
   view_.layers = layers_.data();

@@ -21,28 +21,24 @@
 namespace snnfast {
 namespace {
 
-constexpr int kSumVectors = Vec::lanes == 16 ? 1 : Vec::lanes == 8 ? 2 : 4;  // a row of weights, of SumsView::rows
-constexpr int64_t kSumRow = kSumVectors * Vec::lanes;                        // its outputs: a line of the cache
+constexpr int kSumVectors = kSumRow / Vec::lanes;
 // Prefix sums of a segment: two thirds of the smallest first caches; the rest is for rows and currents. There are
 // always enough for one word of spikes.
 constexpr int64_t kMostSums = (20 << 10) / (4 * kSumRow);
 static_assert(kMostSums > 64 + 2 && kMostSums <= kLongestList);
 
+// Inputs that are summed: those before the first segment's have no part in any run.
 struct RunSegment {
-  int32_t word, end_word;  // its spikes
-  int32_t first, end;      // the inputs that are summed; those before have no part in any run
-  int32_t last;            // the sum of all of them
+  int32_t first, end;
 };
 
 // The runs of one sample in a tile of steps.
 struct SpikeRuns {
   uint16_t* order;  // (inputs): input order[i] is the i-th
-  // (inputs), of a tile: `at`, which prefix sum of its segment comes before place i, if it is the end of a run; `to`,
-  // to which one belongs what has been added up with place i.
-  uint16_t *at, *to;
+  uint16_t* at;     // (inputs): the prefix sum of its segment that comes before place i, if a run begins or ends there
   RunSegment* segments;
   int32_t* count;    // of segments
-  SpikeLists lists;  // of places of prefix sums, two by two: where a run begins, where it ends
+  SpikeLists lists;  // of prefix sums, two by two: where a run begins, where it ends
 };
 
 // Ids of a step's list at most: every segment may have half a run more.
@@ -51,9 +47,8 @@ inline int64_t run_ids(int64_t inputs) { return inputs + 2 * ((inputs + 63) / 64
 template <class Arena>
 SpikeRuns take_runs(Arena& arena, int64_t inputs, const SpikeLists& lists) {
   SpikeRuns runs;
-  runs.order = arena.template take<uint16_t>(inputs + 1);
+  runs.order = arena.template take<uint16_t>(inputs);
   runs.at = arena.template take<uint16_t>(inputs);
-  runs.to = arena.template take<uint16_t>(inputs);
   runs.segments = arena.template take<RunSegment>((inputs + 63) / 64);
   runs.count = arena.template take<int32_t>(1);
   runs.lists = lists;
@@ -63,7 +58,7 @@ SpikeRuns take_runs(Arena& arena, int64_t inputs, const SpikeLists& lists) {
 // What a block's samples share while one of them is at work.
 struct SumsScratch {
   uint32_t* keys;    // (inputs)
-  uint16_t* chosen;  // (inputs + 1)
+  uint16_t* chosen;  // (inputs): those with a current above zero
   uint16_t* half;    // (inputs): sorted by half of the key
   float* unsorted;   // (padded inputs)
   uint64_t* ends;    // (words): the places at which some run ends
@@ -76,7 +71,7 @@ template <class Arena>
 SumsScratch take_sums(Arena& arena, int64_t inputs, int64_t padded, int64_t steps) {
   SumsScratch s;
   s.keys = arena.template take<uint32_t>(inputs);
-  s.chosen = arena.template take<uint16_t>(inputs + 1);
+  s.chosen = arena.template take<uint16_t>(inputs);
   s.half = arena.template take<uint16_t>(inputs);
   s.unsorted = arena.template take<float>(padded);
   s.ends = arena.template take<uint64_t>((inputs + 63) / 64);
@@ -197,11 +192,9 @@ inline void list_runs(const PanelBits* bits, int64_t stride, int64_t n_in, int64
     for (int64_t i = first; i < end_input; ++i) {
       at = static_cast<uint16_t>(at + (i > first && s.ends[i / 64] >> (i % 64) & 1u));
       runs.at[i] = at;
-      runs.to[i] = static_cast<uint16_t>(at + 1);
     }
     const auto last = static_cast<uint16_t>(at + 1);
-    runs.segments[count] = {static_cast<int32_t>(begin), static_cast<int32_t>(end), static_cast<int32_t>(first),
-                            static_cast<int32_t>(end_input), last};
+    runs.segments[count] = {static_cast<int32_t>(first), static_cast<int32_t>(end_input)};
     for (int64_t t = 0; t < steps; ++t) {
       run_ends(bits + t * stride, begin, end, words, last_bits, s.row);
       int n = 0;
@@ -233,12 +226,12 @@ SNNFAST_INLINE void sum_rows(const int32_t* rows, const SpikeRuns& runs, const R
     sum[v] = whole_number(0);
     store(sums + v * L, sum[v]);
   }
-  const uint16_t *const order = runs.order, *const places = runs.to;
+  const uint16_t *const order = runs.order, *const at = runs.at;
   const int64_t end = segment.end;
   for (int64_t i = segment.first; i < end; ++i) {
     const int64_t input = order[i];
     const int32_t* const row = rows + input * (V * L);
-    int32_t* const to = sums + places[i] * (V * L);
+    int32_t* const to = sums + (at[i] + 1) * (V * L);
     if (next) {
       const int32_t* const far = next + input * next_width;
 #pragma GCC unroll 4

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A block of samples through all layers, layer by layer over a tile of time steps. Serves every size, option and
 // record. A layer hands over its spikes as bits. The next one takes them as lists of the inputs that spiked (method
-// "events"), as bytes of a matrix (method "slices") or, behind a constant current, as runs of neighbours (method
-// "prefix sums"), whichever costs less for as many spikes as there are.
+// "events") or as bytes of a matrix (method "slices"), whichever costs less for as many spikes as there are; or, behind
+// a constant current, as runs of neighbours (method "prefix sums"), where that current says that it costs less still.
 #pragma once
 
 #include "core/encoding.h"

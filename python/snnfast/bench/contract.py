@@ -370,8 +370,9 @@ def run(
 
     Args:
         decisions: per network.
-        method: ``"slices"`` judges that method for all layers behind the first, whatever it costs, where it would
-            otherwise be taken for some blocks only, or on other machines only.
+        method: ``"slices"`` judges that method for all layers behind the first, ``"prefix_sums"`` that one for the
+            second, whatever they cost, where they would otherwise be taken for some samples only, or on other machines
+            only.
         quick: one small network and few decisions, to see that it works; no figures to quote.
         seed: of the observations.
         say: prints a line.
