@@ -97,13 +97,68 @@ SNNFAST_INLINE bool lane_copies_over(const NeuronConstants<Vec>& constants, floa
   return any_above_zero(counted);
 }
 
+// What the lanes answer so far, each divided by its own divisor.
+inline void lanes_decode(const NetworkView& net, const Lanes& lanes, float* pack, const float* divisors) {
+  const LaneRows& rows = lanes.rows;
+  const bool final_potential = net.decoding == static_cast<int>(Decoding::potential);
+  for (int64_t j = 0; j < net.layers[net.n_layers - 1].n_out; ++j) {
+    const float* decoded = lanes.row(pack, (final_potential ? rows.output : rows.weighted) + j);
+    float* running = lanes.row(pack, rows.running + j);
+    for (int64_t i = 0; i < kPack; ++i) running[i] = decoded[i] / divisors[i];
+  }
+}
+
+// Lanes of a pack that may stop after a step.
+inline uint64_t lanes_sure(const Lanes& lanes, float* pack, int64_t n_out, const float* bounds) {
+  uint64_t sure = 0;
+  for (int v = 0; v < kLaneVectors; ++v) {
+    const int64_t at = v * Vec::lanes;
+    const LaneBest best = lane_best(lanes.row(pack, lanes.rows.running) + at, n_out);
+    const uint64_t far =
+        bits(above(best.first - best.second, load(bounds + at))) & bits(above(best.ordered, broadcast(0.0f)));
+    sure |= far << at;
+  }
+  return sure;
+}
+
+// The lanes of a pack whose samples stop by themselves, in a tile of steps.
+struct Leaving {
+  const Request& request;
+  int64_t begin;                                   // the number of the first sample
+  int64_t samples[kPack] = {}, steps[kPack] = {};  // steps: before the tile
+  uint64_t busy = 0;                               // lanes that have a sample
+  int64_t late = 0;                                // samples in lanes.late, without `begin`
+  // For every step of the tile; ends: lanes that have run all steps that they may.
+  alignas(64) float weights[kLanesTile * kPack] = {}, divisors[kLanesTile * kPack] = {},
+                                         bounds[kLanesTile * kPack] = {};
+  uint64_t ends[kLanesTile] = {};
+};
+
+// After step s of a tile: lanes whose samples are sure, or have run all steps that they may, have none any more.
+__attribute__((noinline)) void lanes_leave(const NetworkView& net, const Lanes& lanes, float* pack, Leaving& leaving,
+                                           int64_t s) {
+  lanes_decode(net, lanes, pack, leaving.divisors + s * kPack);
+  const int64_t n_out = net.layers[net.n_layers - 1].n_out;
+  const uint64_t sure = lanes_sure(lanes, pack, n_out, leaving.bounds + s * kPack);
+  const uint64_t leave = (sure | leaving.ends[s]) & leaving.busy;
+  for (uint64_t left = leave; left; left &= left - 1) {
+    const int64_t i = __builtin_ctzll(left), t = leaving.steps[i] + s + 1;
+    if (t == net.timesteps || sure >> i & 1u) {
+      finish_lane(net, leaving.request, leaving.samples[i], lanes, pack, i, t, false);
+    } else {
+      lanes.late[leaving.late++] = static_cast<int32_t>(leaving.samples[i] - leaving.begin);
+    }
+  }
+  leaving.busy &= ~leave;
+}
+
 // A tile of steps of a pack, layer after layer, in which all neurons of the first layer take part but those that are
-// `silent`, which no lane's current will make spike any more; or, Single, one step of all neurons. After every step
-// after(step). `weights`: of every step, per lane, or null: of its current, or, where lanes may stop (Leaves), of its
-// potential.
-template <bool Signed, bool Leaves, bool Single, class After>
-SNNFAST_INLINE void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights,
-                                    int64_t steps, bool counts, bool* silent, After&& after) {
+// `silent`, which no lane's current will make spike any more; or, Single, one step of all neurons. `leaving`: null
+// where all samples run all steps. `weights`: of every step, per lane, or null: of its current, or, where samples may
+// stop, of its potential.
+template <bool Signed, bool Single>
+void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights, int64_t steps,
+                     bool counts, bool* silent, Leaving* leaving) {
   constexpr int kCopies = Signed ? 2 : 4;  // whose membranes fit into registers
   const CodeView& code = *net.code;
   const NeuronConstants<Vec> constants = vector_constants(net);
@@ -174,21 +229,10 @@ SNNFAST_INLINE void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, 
         h.v[v] = h.v[v] + bias;
         const Vec total = load(output + at) + h.v[v];
         store(output + at, total);
-        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * (Leaves ? total : h.v[v]) : total));
+        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * (leaving ? total : h.v[v]) : total));
       }
     });
-    after(t);
-  }
-}
-
-// What the lanes answer so far, each divided by its own divisor.
-inline void lanes_decode(const NetworkView& net, const Lanes& lanes, float* pack, const float* divisors) {
-  const LaneRows& rows = lanes.rows;
-  const bool final_potential = net.decoding == static_cast<int>(Decoding::potential);
-  for (int64_t j = 0; j < net.layers[net.n_layers - 1].n_out; ++j) {
-    const float* decoded = lanes.row(pack, (final_potential ? rows.output : rows.weighted) + j);
-    float* running = lanes.row(pack, rows.running + j);
-    for (int64_t i = 0; i < kPack; ++i) running[i] = decoded[i] / divisors[i];
+    if (leaving) lanes_leave(net, lanes, pack, *leaving, t);
   }
 }
 
@@ -213,8 +257,8 @@ bool run_rate_together(const NetworkView& net, const Request& request, int64_t f
       if (interrupt.poll(interrupt.context)) return false;
       const int64_t steps = T - t < kLanesTile ? T - t : kLanesTile;
       for (int64_t s = 0; code.step_weights && s < steps; ++s) fill_row(weights + s * kPack, code.step_weights[t + s]);
-      lanes_rate_tile<Signed, false, false>(net, lanes, pack, code.step_weights ? weights : nullptr, steps,
-                                            request.spike_counts != nullptr, silent, [](int64_t) {});
+      lanes_rate_tile<Signed, false>(net, lanes, pack, code.step_weights ? weights : nullptr, steps,
+                                     request.spike_counts != nullptr, silent, nullptr);
     }
     lanes_decode(net, lanes, pack, divisors);
     for (int64_t i = 0; i < busy; ++i) finish_lane(net, request, samples[i], lanes, pack, i, T, false);
@@ -222,31 +266,16 @@ bool run_rate_together(const NetworkView& net, const Request& request, int64_t f
   return true;
 }
 
-// Lanes of a pack that may stop after a step.
-inline uint64_t lanes_sure(const Lanes& lanes, float* pack, int64_t n_out, const float* bounds) {
-  uint64_t sure = 0;
-  for (int v = 0; v < kLaneVectors; ++v) {
-    const int64_t at = v * Vec::lanes;
-    const LaneBest best = lane_best(lanes.row(pack, lanes.rows.running) + at, n_out);
-    const uint64_t far =
-        bits(above(best.first - best.second, load(bounds + at))) & bits(above(best.ordered, broadcast(0.0f)));
-    sure |= far << at;
-  }
-  return sure;
-}
-
-// Runs the samples numbered `begin` + which(0) .. which(count - 1), each until it may stop. A lane whose sample has
-// stopped takes the next one: at once (Single), or after a tile of steps. Those that were not sure after `most` steps,
-// if that is not all, are listed in `lanes.late`, without `begin`; how many, or -1 if interrupted.
-template <bool Signed, bool Single, class Which>
-int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t begin, int64_t count, int64_t most,
-                         const Lanes& lanes, const Interrupt& interrupt, Which&& which) {
-  constexpr int64_t kTile = Single ? 1 : kLanesTile;
+// Runs the samples numbered `begin` + which[0] .. which[count - 1], or, without a list, the first `count`; each until
+// it may stop. A lane whose sample has stopped takes the next one, after a tile of so many steps (kLanesTile or 1).
+// Those that were not sure after `most` steps, if that is not all, are listed in `lanes.late`, without `begin`; how
+// many, or -1 if interrupted.
+template <bool Signed>
+int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t begin, const int32_t* which,
+                         int64_t count, int64_t most, int64_t tile, const Lanes& lanes, const Interrupt& interrupt) {
   const CodeView& code = *net.code;
-  const int64_t n_out = net.layers[net.n_layers - 1].n_out, T = net.timesteps;
-  int64_t samples[kPack] = {}, steps[kPack] = {}, next = 0, n_late = 0;
-  uint64_t busy = 0;  // lanes that have a sample
-  alignas(64) float weights[kTile * kPack] = {}, divisors[kTile * kPack], bounds[kTile * kPack];
+  const int64_t T = net.timesteps;
+  Leaving leaving{request, begin};
   float* const pack = lanes.packs;
   bool silent[kLanesWidest] = {};
   // Lanes without a sample run as well, from numbers that are none too strange.
@@ -255,48 +284,37 @@ int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t
     __builtin_memset(lanes.turned, 0, static_cast<size_t>(net.layers[0].n_in * kPack) * sizeof(float));
   }
   all_inputs(lanes.rows.widest, lanes.ids);
-  while (busy || next < count) {
+  for (int64_t next = 0; leaving.busy || next < count;) {
     if (interrupt.poll(interrupt.context)) return -1;
     uint64_t fresh = 0;
     for (int64_t i = 0; i < kPack && next < count; ++i) {
-      if (busy >> i & 1u) continue;
+      if (leaving.busy >> i & 1u) continue;
       fresh |= uint64_t{1} << i;
-      samples[i] = begin + which(next++);
-      steps[i] = 0;
+      leaving.samples[i] = begin + (which ? which[next] : next);
+      leaving.steps[i] = 0;
+      ++next;
     }
     if (fresh) {
-      start_lanes(net, request, samples, fresh, lanes, pack);
+      start_lanes(net, request, leaving.samples, fresh, lanes, pack);
       for (bool& one : silent) one = false;
-      busy |= fresh;
+      leaving.busy |= fresh;
     }
-    uint64_t ends[kTile] = {};
-    for (int64_t i = 0; i < kPack; ++i) {
-      for (int64_t s = 0; s < kTile; ++s) {
-        const int64_t t = steps[i] + s < T ? steps[i] + s : T - 1;  // a lane may run further than its sample
-        if (code.step_weights) weights[s * kPack + i] = code.step_weights[t];
-        divisors[s * kPack + i] = code.divisors[t];
-        bounds[s * kPack + i] = code.bounds[t];
-        ends[s] |= static_cast<uint64_t>(t + 1 == most) << i;
+    for (int64_t s = 0; s < tile; ++s) {
+      leaving.ends[s] = 0;
+      for (int64_t i = 0; i < kPack; ++i) {
+        const int64_t now = leaving.steps[i] + s, t = now < T ? now : T - 1;  // a lane may run further than its sample
+        if (code.step_weights) leaving.weights[s * kPack + i] = code.step_weights[t];
+        leaving.divisors[s * kPack + i] = code.divisors[t];
+        leaving.bounds[s * kPack + i] = code.bounds[t];
+        leaving.ends[s] |= static_cast<uint64_t>(t + 1 == most) << i;
       }
     }
-    lanes_rate_tile<Signed, true, Single>(net, lanes, pack, code.step_weights ? weights : nullptr, kTile,
-                                          request.spike_counts != nullptr, silent, [&](int64_t s) {
-                                            lanes_decode(net, lanes, pack, divisors + s * kPack);
-                                            const uint64_t sure = lanes_sure(lanes, pack, n_out, bounds + s * kPack);
-                                            const uint64_t leave = (sure | ends[s]) & busy;
-                                            for (uint64_t left = leave; left; left &= left - 1) {
-                                              const int64_t i = __builtin_ctzll(left), t = steps[i] + s + 1;
-                                              if (t == T || sure >> i & 1u) {
-                                                finish_lane(net, request, samples[i], lanes, pack, i, t, false);
-                                              } else {
-                                                lanes.late[n_late++] = static_cast<int32_t>(samples[i] - begin);
-                                              }
-                                            }
-                                            busy &= ~leave;
-                                          });
-    for (int64_t& t : steps) t = t < T ? t + kTile : T;
+    auto* const run = tile == 1 ? lanes_rate_tile<Signed, true> : lanes_rate_tile<Signed, false>;
+    run(net, lanes, pack, code.step_weights ? leaving.weights : nullptr, tile, request.spike_counts != nullptr, silent,
+        &leaving);
+    for (int64_t& t : leaving.steps) t = t < T ? t + tile : T;
   }
-  return n_late;
+  return leaving.late;
 }
 
 // Most samples are sure after a few steps, and a lane must not wait for others then. Those that are not begin again,
@@ -311,11 +329,9 @@ bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t firs
   }
   // Spikes are counted by the tile, so where they are counted, all samples run step by step.
   const int64_t T = net.timesteps, early = request.spike_counts || T < kEarlySteps ? T : kEarlySteps;
-  const int64_t late =
-      run_rate_leaving<Signed, true>(net, request, first, count, early, lanes, interrupt, [](int64_t i) { return i; });
+  const int64_t late = run_rate_leaving<Signed>(net, request, first, nullptr, count, early, 1, lanes, interrupt);
   if (late <= 0) return late == 0;
-  const auto of_late = [&](int64_t i) { return static_cast<int64_t>(lanes.late[i]); };
-  return run_rate_leaving<Signed, false>(net, request, first, late, T, lanes, interrupt, of_late) >= 0;
+  return run_rate_leaving<Signed>(net, request, first, lanes.late, late, T, kLanesTile, lanes, interrupt) >= 0;
 }
 
 }  // namespace
