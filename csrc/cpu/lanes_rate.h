@@ -318,7 +318,7 @@ int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t
 }
 
 // Most samples are sure after a few steps, and a lane must not wait for others then. Those that are not begin again,
-// among themselves, and are looked at when a layer has run several steps: a step costs a third of it so.
+// among themselves, where each layer runs several steps before the next one, with its membranes in registers.
 constexpr int64_t kEarlySteps = 3;
 
 template <bool Signed>

@@ -225,7 +225,7 @@ inline void sort_neurons(const NetworkView& net, SampleState* samples, int64_t c
   }
 }
 
-// Puts the records of a first layer whose neurons were sorted into their own order.
+// Puts the recorded potentials of a first layer whose neurons were sorted into the neurons' own order.
 inline void put_back(const Request& request, int64_t n, int64_t row, int64_t t0, int64_t steps, const SampleState& s,
                      float* scratch) {
   for (int64_t t = 0; t < steps; ++t) {
