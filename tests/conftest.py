@@ -28,12 +28,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def may_go_by_prefix_sums(spec: NetworkSpec) -> bool:
-    """Whether prefix sums can run a network under the exact contract, for certain: plain neurons, and a second layer of
-    few small whole numbers times one power of two for each of its neurons."""
+    """Whether prefix sums can run a network under the exact contract: plain neurons, and a second layer that fires, in
+    the immediate order, or has few small whole numbers times one power of two for each of its neurons."""
     neuron = spec.neuron
     plain = spec.encoding == "constant" and neuron.alpha == 0 and neuron.beta == 1 and neuron.reset == "subtraction"
     if not plain or len(spec.weights) < 2:
         return False
+    fires = len(spec.weights) > 2 or spec.decoding in ("spikes", "first_spike")
+    if fires and neuron.order == "immediate" and spec.timesteps <= 128 and max(spec.sizes) <= 1024:
+        return bool(np.abs(spec.weights[1]).sum(axis=1, dtype=np.float64).max() < 1e38)
     units = np.abs(spec.weights[1]).max(axis=1, initial=0.0, keepdims=True).astype(np.float64) / 2**15
     steps = spec.weights[1] / np.exp2(np.floor(np.log2(np.where(units > 0, units, 1.0))))
     return bool((steps == np.round(steps)).all()) and spec.weights[1].shape[1] < 2**8
@@ -51,7 +54,7 @@ class Implementation:
 
     def ways(self, spec: NetworkSpec) -> list[backends.Executable]:
         """As it is compiled; by tables made to order, which have the first layer's spike trains from the start; and by
-        prefix sums, where they are exact."""
+        prefix sums, where they are exact or can be made so."""
         automatic = self.compile(spec)
         executables = [automatic]
         if automatic.method()["method"] == "tables":

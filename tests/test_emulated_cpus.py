@@ -39,6 +39,7 @@ class Result:
     by_tables: int
     trained: int  # with a table of the first layer's spike trains
     summed: int  # by prefix sums as well, which left other bits
+    certain: int  # and by those that are made certain, which may not
     on_two_threads: int
 
 
@@ -46,7 +47,7 @@ def parse(text: str) -> Result:
     lines = re.findall(r"^isa=(\w+) networks=(\d+) hash=([0-9a-f]{16})\s*$", text, re.MULTILINE)
     assert lines, text
     assert {int(n) for _, n, _ in lines} == {NETWORKS}
-    counts = r"^by_tables=(\d+) trained=(\d+) summed=(\d+) on_two_threads=(\d+) problems=(\d+)\s*$"
+    counts = r"^by_tables=(\d+) trained=(\d+) summed=(\d+) certain=(\d+) on_two_threads=(\d+) problems=(\d+)\s*$"
     summary = re.search(counts, text, re.MULTILINE)
     assert summary, text
     *numbers, problems = map(int, summary.groups())
@@ -91,6 +92,7 @@ def test_all_sets_of_this_machine_agree_in_every_bit(host: Result) -> None:
     assert NETWORKS // 5 < host.by_tables < NETWORKS // 2
     assert host.trained >= NETWORKS // 20 * len(host.hashes)
     assert host.summed >= NETWORKS // 20 * len(host.hashes)
+    assert host.certain >= NETWORKS // 20 * len(host.hashes)
     assert host.on_two_threads >= NETWORKS // 20 * len(host.hashes)
 
 

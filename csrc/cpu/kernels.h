@@ -30,6 +30,10 @@ constexpr int64_t kSumRow = 16;  // outputs of a panel of SumsView: a line of th
 struct SumsView {
   const int32_t* rows;
   const float* scale;  // (padded)
+  // Where spikes have to be those of the canonical sums, and these are not: how large an output's weights are, see
+  // certain_spikes.h, and the weights (n_out, n_in). Else null.
+  const float *usual, *excess;  // (padded)
+  const float* weights;
 };
 
 // A layer with its weights packed for one instruction set. Outputs are padded to whole vectors and cut into panels of

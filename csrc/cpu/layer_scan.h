@@ -24,9 +24,9 @@ struct Scan {
   int64_t steps;
 };
 
-// V vectors of type T.
+// V vectors of type T. Inlined, so that what `a` says stays in registers.
 template <class Rule, int V, class T>
-void scan_panels(const Scan& a, const NeuronConstants<T>& constants) {
+SNNFAST_INLINE void scan_panels(const Scan& a, const NeuronConstants<T>& constants) {
   constexpr int L = Vec::lanes;
   T mem[V], syn[V];
 #pragma GCC unroll 8

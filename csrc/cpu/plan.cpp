@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <new>
 #include <thread>
@@ -253,8 +254,9 @@ void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
 }
 
 // The second layer's weights for prefix sums, if its inputs are plain neurons under a constant current: others need not
-// fire in runs. Nothing where sums would not be exact but have to be.
-void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options) {
+// fire in runs. Where sums would not be exact but have to be, the layer has to consist of neurons whose spikes can be
+// made certain (certain_spikes.h), in the one tile of steps that there is.
+void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options, int64_t tile) {
   constexpr int64_t kFewest = 64, kMost = 32768;  // inputs; fewer have no runs to speak of
   const NeuronSpec& neuron = spec.neuron;
   const bool plain = neuron.alpha == 0.0f && neuron.beta == 1.0f && !neuron.reset_to_zero;
@@ -262,9 +264,11 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options) {
   const LayerSpec& layer = spec.layers[1];
   if (layer.n_in > kMost || (layer.n_in < kFewest && options.method != Method::prefix_sums)) return;
   constexpr int64_t kMostSum = INT32_MAX;  // sums may wrap, but the whole one must fit
-  const std::optional<std::vector<IntegerRow>> integers = integer_rows(layer, options.exact, kMostSum);
-  if (!integers) return;
   LayerView& view = layers_[1];
+  std::optional<std::vector<IntegerRow>> integers = integer_rows(layer, options.exact, kMostSum);
+  const bool in_doubt = !integers && options.exact && view.fires && !neuron.delayed && spec.timesteps <= tile;
+  if (in_doubt) integers = integer_rows(layer, false, kMostSum);
+  if (!integers) return;
   Floats rows = floats(layer.n_in * view.padded), scale = floats(view.padded);
   auto* const to = reinterpret_cast<int32_t*>(rows.get());
   for (int64_t begin = 0; begin < view.padded; begin += kSumRow) {
@@ -277,9 +281,40 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options) {
       }
     }
   }
-  sums_ = {to, scale.get()};
+  sums_ = {to, scale.get(), nullptr, nullptr, nullptr};
+  if (in_doubt) bound_sums(layer, *integers);
   for (Floats* f : {&rows, &scale}) storage_.push_back(std::move(*f));
   view.sums = &sums_;
+}
+
+// How far sums of a layer's weights may be from those of its integers: see certain_spikes.h.
+void Plan::bound_sums(const LayerSpec& layer, const std::vector<IntegerRow>& integers) {
+  const int64_t padded = layers_[1].padded, n = layer.n_in;
+  const int64_t largest = std::max<int64_t>(1, n / 16);  // about half of as many as spike
+  Floats usual = floats(padded), excess = floats(padded), weights = floats(layer.n_out * n);
+  std::copy(layer.weights.begin(), layer.weights.end(), weights.get());
+  std::vector<float> sizes(static_cast<size_t>(n));
+  for (int64_t j = 0; j < layer.n_out; ++j) {
+    const IntegerRow& row = integers[static_cast<size_t>(j)];
+    const double unit = std::ldexp(1.0, row.exponent);
+    bool rounded = false;
+    for (int64_t k = 0; k < n; ++k) {
+      const float weight = weights.get()[j * n + k];
+      sizes[static_cast<size_t>(k)] = std::abs(weight);
+      rounded = rounded || unit * row.integers[static_cast<size_t>(k)] != static_cast<double>(weight);
+    }
+    const auto last = sizes.begin() + (largest - 1);
+    std::nth_element(sizes.begin(), last, sizes.end(), std::greater<>());
+    double more = rounded ? unit * 0x1p23 : 0.0;
+    for (auto size = sizes.begin(); size < last; ++size)
+      more += static_cast<double>(*size) - static_cast<double>(*last);
+    usual.get()[j] = *last;
+    excess.get()[j] = static_cast<float>(more);
+  }
+  sums_.usual = usual.get();
+  sums_.excess = excess.get();
+  sums_.weights = weights.get();
+  for (Floats* f : {&usual, &excess, &weights}) storage_.push_back(std::move(*f));
 }
 
 Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& options) : kernels_(kernels) {
@@ -324,12 +359,17 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
             options.exact ? "method 'slices' needs weights that lie on a grid where the result must be exact"
                           : "method 'slices' needs finite sums of weights and at most 32768 inputs per layer");
   }
-  if (method == Method::prefix_sums || (method == Method::automatic && !small && !coded)) build_sums(spec, options);
+  view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileSpikes / widest), kMostSteps});
+  if (method == Method::prefix_sums || (method == Method::automatic && !small && !coded)) {
+    build_sums(spec, options, view_.tile);
+  }
   require(
       method != Method::prefix_sums || sums_.rows,
       options.exact
           ? "method 'prefix_sums' needs constant encoding, plain neurons, at least two layers, at most 32768 inputs "
-            "of the second and, where the result must be exact, weights that lie on a grid"
+            "of the second, sums of its weights up to 1e38 and, where the result must be exact, weights that lie on a "
+            "grid or a second layer that fires, in the immediate order, in at most " +
+                std::to_string(view_.tile) + " steps"
           : "method 'prefix_sums' needs constant encoding, plain neurons, at least two layers, at most 32768 inputs "
             "of the second and sums of its weights up to 1e38");
   explain(spec, options);
@@ -352,7 +392,6 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   view_.always_sums = method == Method::prefix_sums;
   view_.packs_bytes = packs_bytes();
   view_.turns_bits = turns_bits();
-  view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileSpikes / widest), kMostSteps});
   // What one more sample takes; the rest is there once for all of them.
   view_.block = 1;
   const int64_t one = kernels_.scratch_bytes(view_);
@@ -452,7 +491,9 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
     }
     if (layers_[l].sums) {
       why_ += "differences of prefix sums over inputs sorted by their currents";
-      why_ += made_to_order ? ", asked for" : " where their spikes form few runs, else ";
+      if (!made_to_order) why_ += " where their spikes form few runs";
+      if (layers_[l].sums->weights) why_ += ", canonical sums where a neuron comes too near its threshold";
+      why_ += made_to_order ? ", asked for" : ", else ";
       if (made_to_order) continue;
     }
     if (const SliceView* slices = layers_[l].slices) {

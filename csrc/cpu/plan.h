@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/integer_rows.h"
 #include "core/spec.h"
 #include "cpu/kernels.h"
 #include "cpu/train_table.h"
@@ -69,7 +70,8 @@ class Plan {
   void build_code(const NetworkSpec& spec);
   const float* rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent = 0.0f);
   void build_slices(const NetworkSpec& spec, const PlanOptions& options);
-  void build_sums(const NetworkSpec& spec, const PlanOptions& options);
+  void build_sums(const NetworkSpec& spec, const PlanOptions& options, int64_t tile);
+  void bound_sums(const LayerSpec& layer, const std::vector<IntegerRow>& integers);
   void explain(const NetworkSpec& spec, const PlanOptions& options);
   const TrainsView* look_for_trains(int64_t batch) const;
 

@@ -64,7 +64,7 @@ struct SumsScratch {
   uint64_t* ends;    // (words): the places at which some run ends
   uint64_t* row;     // (words)
   int32_t* sums;     // (kMostSums, panel)
-  int32_t* partial;  // (steps, panel): currents as far as they are summed; a row more that nobody reads
+  int32_t* partial;  // (steps, panel of sums): currents as far as they are summed; a row more that nobody reads
 };
 
 template <class Arena>
@@ -77,7 +77,7 @@ SumsScratch take_sums(Arena& arena, int64_t inputs, int64_t padded, int64_t step
   s.ends = arena.template take<uint64_t>((inputs + 63) / 64);
   s.row = arena.template take<uint64_t>((inputs + 63) / 64);
   s.sums = arena.template take<int32_t>(kMostSums * kSumRow);
-  s.partial = arena.template take<int32_t>((steps + 1) * kPanel);
+  s.partial = arena.template take<int32_t>((steps + 1) * kSumRow);
   return s;
 }
 
@@ -86,7 +86,7 @@ SumsScratch take_sums(Arena& arena, int64_t inputs, int64_t padded, int64_t step
 // is a pair of neighbours of which one fires. Their trains shift against each other with time, so that they differ in
 // about T^2 times the difference of a; at most, as independent ones do, in 2 a (1 - a) of the steps.
 struct SumsCost {
-  float spikes, sums;
+  float spikes, sums, firing;  // firing: neurons
 };
 inline SumsCost sums_cost(const float* current, int64_t padded, float threshold, int64_t steps) {
   const Vec zero = broadcast(0.0f), one = broadcast(1.0f), scale = broadcast(1.0f / threshold);
@@ -110,7 +110,7 @@ inline SumsCost sums_cost(const float* current, int64_t padded, float threshold,
   const auto t = static_cast<float>(steps);
   const float shifted = t * t * sum[2][0], independent = 2.0f * t * sum[1][0];
   // To make a prefix sum takes a load and a store, as much as two loads at the least.
-  return {t * sum[0][0], (shifted < independent ? shifted : independent) + 3.0f * sum[3][0]};
+  return {t * sum[0][0], (shifted < independent ? shifted : independent) + 3.0f * sum[3][0], sum[3][0]};
 }
 
 // Sorts the neurons of a layer by their constant currents, which are put in that order. Nearly: keys of 18 bits are
@@ -255,7 +255,7 @@ SNNFAST_INLINE void group_runs(const int32_t* sums, const uint16_t* ids, int64_t
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) h[i][v] = first ? whole_number(0) : load(partial + step[i] * kPanel + v * L);
+    for (int v = 0; v < V; ++v) h[i][v] = first ? whole_number(0) : load(partial + step[i] * (V * L) + v * L);
   }
   for (int64_t k = 0; k < length; k += 2) {
     const IdsBeside<N> begins(ids + k * N), ends(ids + (k + 1) * N);
@@ -274,26 +274,40 @@ SNNFAST_INLINE void group_runs(const int32_t* sums, const uint16_t* ids, int64_t
         store(currents + step[i] * kPanel + v * L,
               multiply_add(to_float(h[i][v]), load(scale + v * L), load(bias + v * L)));
       } else {
-        store(partial + step[i] * kPanel + v * L, h[i][v]);
+        store(partial + step[i] * (V * L) + v * L, h[i][v]);
       }
     }
   }
 }
 
+// Who fetches the next outputs' rows: so many samples, this one being the part-th. Each fetches a part of them, as they
+// sum different rows; a single one only those that it is going to sum.
+struct FetchAhead {
+  int64_t part, parts;  // parts: 0 if nobody does
+};
+
 // Currents of the V vectors of outputs that begin at `output`: of step t at currents[t * kPanel].
 template <int V>
 __attribute__((noinline)) void run_currents(const LayerView& layer, int64_t output, const SpikeRuns& runs,
-                                            int64_t steps, bool prefetch, const SumsScratch& s, float* currents) {
-  const int64_t next = output + kSumRow, groups = groups_of(steps), count = *runs.count;
+                                            int64_t steps, FetchAhead fetch, const SumsScratch& s, float* currents) {
+  constexpr int64_t kLineIntegers = 64 / sizeof(int32_t);
+  const int64_t next = output + V * Vec::lanes, groups = groups_of(steps), count = *runs.count;
   const int32_t* const rows = layer.sums->rows + output * layer.n_in;
   const float *scale = layer.sums->scale + output, *bias = layer.bias + output;
   const int64_t next_width = layer.padded - next < kSumRow ? layer.padded - next : kSumRow;
-  const int32_t* const next_rows = prefetch && next_width > 0 ? layer.sums->rows + next * layer.n_in : nullptr;
+  const int32_t* const next_rows = layer.sums->rows + next * layer.n_in;
+  const bool alone = fetch.parts == 1 && next_width > 0;
+  const int64_t times = groups * count;
+  const int64_t lines = fetch.parts > 1 ? next_width * layer.n_in / (fetch.parts * kLineIntegers) : 0;
+  const int64_t ahead = (lines + times - 1) / times;  // to fetch beside a group; perhaps some of the next part
+  const int32_t* following = next_rows + fetch.part * lines * kLineIntegers;
   const uint16_t* ids = runs.lists.ids;
   const int32_t* step = runs.lists.steps;
   for (int64_t c = 0; c < count; ++c) {
-    sum_rows<V>(rows, runs, runs.segments[c], next_rows, next_width, s.sums);
+    sum_rows<V>(rows, runs, runs.segments[c], alone ? next_rows : nullptr, next_width, s.sums);
     for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t i = 0; i < ahead; ++i) __builtin_prefetch(following + i * kLineIntegers, 0, 2);
+      following += ahead * kLineIntegers;
       const int64_t length = runs.lists.lengths[c * groups + g], n = group_lists(steps, g * kSteps);
       const bool first = c == 0, last = c == count - 1;
       if (n == kSteps) {
@@ -305,13 +319,6 @@ __attribute__((noinline)) void run_currents(const LayerView& layer, int64_t outp
       step += kSteps;
     }
   }
-}
-
-inline void panel_run_currents(const LayerView& layer, int64_t panel, const SpikeRuns& runs, int64_t steps,
-                               bool prefetch, const SumsScratch& s, float* currents) {
-  with_rows<kSumVectors>(layer, panel, [&](auto vectors, int64_t output, int64_t at) {
-    run_currents<decltype(vectors)::value>(layer, output, runs, steps, prefetch, s, currents + at);
-  });
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "core/encoding.h"
 #include "core/modes.h"
 #include "cpu/arena.h"
+#include "cpu/certain_spikes.h"
 #include "cpu/constant_current.h"
 #include "cpu/features.h"
 #include "cpu/layer_scan.h"
@@ -46,10 +47,15 @@ struct SampleState {
   PanelBits* spike_bits;  // (tile, bits_stride); of the encoded input, then of layer after layer
   SpikeRuns runs;
   bool sorted;  // the first layer's neurons, by their currents: the second layer takes their spikes as runs
+  Certainty certainty;
 };
 
 // Whether layer l takes a sample's spikes as runs.
 inline bool takes_runs(const SampleState& s, int64_t l) { return l == 1 && s.sorted; }
+
+// Prefix sums of the second layer, or null; whether its spikes then have to be made certain.
+inline const SumsView* sums_of(const NetworkView& net) { return net.n_layers > 1 ? net.layers[1].sums : nullptr; }
+inline bool in_doubt(const NetworkView& net) { return sums_of(net) && sums_of(net)->weights; }
 
 struct Sizes {
   int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
@@ -77,12 +83,13 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   s.syn = arena.take<float>(sizes.padded_sum);
   s.total = arena.take<float>(sizes.last_padded);
   s.answered = arena.take<bool>(1);
-  const SumsView* const sums = net.n_layers > 1 ? net.layers[1].sums : nullptr;
+  const SumsView* const sums = sums_of(net);
   const int64_t ids = sums ? run_ids(sizes.widest) : sizes.widest, most = sums ? 64 : kMostRows;
   s.lists = take_lists(arena, ids, (sizes.widest + most - 1) / most, net.tile);
   s.spike_bits = arena.take<PanelBits>(net.tile * bits_stride(sizes.most_panels));
   s.sorted = false;
   if (sums) s.runs = take_runs(arena, net.layers[0].n_out, s.lists);
+  if (in_doubt(net)) s.certainty = take_certainty(arena, net.layers[1], net.tile);
   return s;
 }
 
@@ -96,12 +103,32 @@ uint8_t* take_bytes(Arena& arena, const NetworkView& net) {
   return arena.take<uint8_t>(net.tile * most * kSliceBytes);
 }
 
-// A panel's currents over a tile of steps, and a row that nobody reads.
-float* take_currents(Arena& arena, const NetworkView& net) { return arena.take<float>((net.tile + 1) * kPanel); }
+// Weights that do not stay in a core's own cache are fetched ahead; the block's other samples then find them there.
+// Where they still are in the cache of all cores that costs 3 % of one sample, where they are not it saves 40 %.
+constexpr int64_t kFarFloats = 1 << 17;
+inline bool is_far(const LayerView& layer) { return layer.n_in * layer.padded > kFarFloats; }
+
+// A panel's currents over a tile of steps, and a row that nobody reads: of one sample; or, where prefix sums of far
+// weights are made for all samples in turn, of each.
+struct Currents {
+  float* first;
+  int64_t apart;
+  float* of(int64_t sample) const { return first + sample * apart; }
+};
+Currents take_currents(Arena& arena, const NetworkView& net) {
+  const int64_t floats = (net.tile + 1) * kPanel;
+  if (!sums_of(net) || !is_far(net.layers[1])) return {arena.take<float>(floats), 0};
+  return {arena.take<float>(net.block * floats), floats};
+}
 
 SumsScratch take_sums(Arena& arena, const NetworkView& net) {
-  if (net.n_layers < 2 || !net.layers[1].sums) return {};
+  if (!sums_of(net)) return {};
   return take_sums(arena, net.layers[0].n_out, net.layers[0].padded, net.tile);
+}
+
+DoubtScratch take_doubt(Arena& arena, const NetworkView& net) {
+  if (!in_doubt(net)) return {};
+  return take_doubt(arena, net.layers[0], net.tile);
 }
 
 int64_t layers_scratch_bytes(const NetworkView& net) {
@@ -112,6 +139,7 @@ int64_t layers_scratch_bytes(const NetworkView& net) {
   take_bytes(arena, net);
   take_currents(arena, net);
   take_sums(arena, net);
+  take_doubt(arena, net);
   return arena.used;
 }
 
@@ -204,12 +232,15 @@ inline bool sums_pay(const NetworkView& net, const SampleState& s, float others)
   if (net.always_sums) return true;
   const SumsCost cost = sums_cost(s.constant, net.layers[0].padded, net.threshold, net.timesteps);
   const auto vectors = static_cast<float>(net.layers[1].padded / Vec::lanes * kClocksPerRow);
-  return cost.sums < cost.spikes && (others == 0.0f || cost.sums * vectors < others);
+  const float doubts = in_doubt(net) ? doubts_cost(cost, vectors) : 0.0f;
+  return cost.sums + doubts < cost.spikes && (others == 0.0f || cost.sums * vectors < others);
 }
 
 // Sorts the first layer's neurons of the samples for which that pays; of a block that could go by slices, of all or of
 // none.
-inline void sort_neurons(const NetworkView& net, SampleState* samples, int64_t count, const SumsScratch& scratch) {
+inline void sort_neurons(const NetworkView& net, const Request& request, SampleState* samples, int64_t count,
+                         const SumsScratch& scratch) {
+  if (in_doubt(net) && request.potentials) return;  // those are the canonical ones as well
   const SliceView* const slices = kHasMatrixUnit ? net.layers[1].slices : nullptr;
   const float others =
       slices ? static_cast<float>(slices_clocks(*slices, net.timesteps)) / static_cast<float>(count) : 0.0f;
@@ -315,19 +346,48 @@ bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t
   return go_on;
 }
 
-// Weights that do not stay in a core's own cache are fetched ahead; the block's other samples then find them there.
-// Where they still are in the cache of all cores that costs 3 % of one sample, where they are not it saves 40 %.
-constexpr int64_t kFarFloats = 1 << 17;
 constexpr int64_t kStepWork = 64;       // of lists and records, as much as so many weights
 constexpr int64_t kInputsPerSpike = 8;  // about
 
+// Currents of a panel of the second layer for those of some samples that take runs. Of far weights, all samples take a
+// few outputs before the next ones, whose rows would push theirs out of the cache.
+__attribute__((noinline)) void runs_currents(const LayerView& layer, int64_t panel, const SampleState* samples,
+                                             int64_t count, int64_t steps, bool far, const SumsScratch& sums,
+                                             const Currents& currents) {
+  int64_t takers = 0;
+  for (int64_t i = 0; i < count; ++i) takers += takes_runs(samples[i], 1);
+  with_rows<kSumVectors>(layer, panel, [&](auto vectors, int64_t output, int64_t at) {
+    FetchAhead fetch{0, far ? takers : 0};
+    for (int64_t i = 0; i < count; ++i) {
+      if (!takes_runs(samples[i], 1)) continue;
+      run_currents<decltype(vectors)::value>(layer, output, samples[i].runs, steps, fetch, sums, currents.of(i) + at);
+      ++fetch.part;
+    }
+  });
+}
+
+// And of one sample, if they are not there yet. Returns whether its neurons have run too: those do here whose spikes
+// have to be made certain. Not a part of run_layer, which is compiled for every rule.
+__attribute__((noinline)) bool sample_currents(const NetworkView& net, int64_t l, int64_t panel, const SampleState& s,
+                                               float* mem, int64_t steps, bool prefetch, const SumsScratch& sums,
+                                               float* currents) {
+  const LayerView& layer = net.layers[l];
+  if (!takes_runs(s, l)) {
+    panel_event_currents(layer, panel, s.lists, steps, prefetch, currents);
+    return false;
+  }
+  if (!is_far(layer)) runs_currents(layer, panel, &s, 1, steps, false, sums, {currents, 0});
+  if (in_doubt(net)) scan_certain(net, panel, currents, mem, s.spike_bits, steps, s.certainty);
+  return in_doubt(net);
+}
+
 bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first, int64_t count,
-               int64_t t0, int64_t steps, SampleState* samples, float* currents, const SumsScratch& sums,
+               int64_t t0, int64_t steps, SampleState* samples, const Currents& currents, const SumsScratch& sums,
                Polls& polls) {
   const LayerView& layer = net.layers[l];
   const bool constant = l == 0 && net.encoding == static_cast<int>(Encoding::constant);
   const bool mean = l == net.n_layers - 1 && net.decoding == static_cast<int>(Decoding::mean_potential);
-  const bool far = layer.n_in * layer.padded > kFarFloats;
+  const bool far = is_far(layer);
   bool go_on = true;
   with_rule(net, layer.fires, [&](auto rule) {
     using Rule = decltype(rule);
@@ -337,15 +397,15 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
       const int64_t begin = p * kPanel,
                     most = kPairs && constant && layer.padded - begin >= 2 * kPanel ? 2 * kPanel : kPanel;
       width = layer.padded - begin < most ? layer.padded - begin : most;
+      if (l == 1 && layer.sums && far) runs_currents(layer, p, samples, count, steps, far, sums, currents);
       for (int64_t i = 0; i < count && go_on; ++i) {
         SampleState& s = samples[i];
         Scan scan;
-        if (takes_runs(s, l)) {
-          panel_run_currents(layer, p, s.runs, steps, far && i == 0, sums, currents);
-        } else if (!constant) {
-          panel_event_currents(layer, p, s.lists, steps, far && i == 0, currents);
+        if (!constant && sample_currents(net, l, p, s, s.mem + offset, steps, far && i == 0, sums, currents.of(i))) {
+          go_on = !polls.stop(steps * (kStepWork + width * (1 + layer.n_in / kInputsPerSpike)));
+          continue;
         }
-        scan.current = constant ? s.constant + begin : currents;
+        scan.current = constant ? s.constant + begin : currents.of(i);
         scan.current_stride = constant ? 0 : kPanel;
         scan.mem = s.mem + offset + begin;
         scan.syn = s.syn + offset + begin;
@@ -396,8 +456,9 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
     }
   }
   uint8_t* bytes = take_bytes(arena, net);
-  float* currents = take_currents(arena, net);
+  const Currents currents = take_currents(arena, net);
   const SumsScratch sums = take_sums(arena, net);
+  const DoubtScratch doubt = take_doubt(arena, net);
   if (net.encoding == static_cast<int>(Encoding::constant)) {
     const float* inputs[kMaxBlock];
     float* constants[kMaxBlock];
@@ -409,7 +470,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       constant_currents(net.layers[0], inputs, constants, count, p, p + 1);
       if (polls.stop(count * net.layers[0].n_in * kPanel)) return false;
     }
-    if (net.n_layers > 1 && net.layers[1].sums) sort_neurons(net, samples, count, sums);
+    if (sums_of(net)) sort_neurons(net, request, samples, count, sums);
   }
   for (int64_t t0 = 0; t0 < net.timesteps; t0 += net.tile) {
     const int64_t steps = net.timesteps - t0 < net.tile ? net.timesteps - t0 : net.tile;
@@ -433,12 +494,18 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, bytes);
       for (int64_t i = 0; i < count; ++i) {
         SampleState& s = samples[i];
+        if (takes_runs(s, l) && net.layers[l].sums->weights) {
+          const int64_t settled =
+              settle_doubts(net, s.certainty, s.constant, steps, s.runs, doubt, currents.first, s.spike_bits);
+          if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
+        }
         collect_spikes(net, request, l, first + i, t0, steps, s);
         const int64_t n = net.layers[l].n_out, stride = bits_stride(net.layers[l].panels);
         if (takes_runs(s, l + 1) && request.potentials) put_back(request, n, first + i, t0, steps, s, sums.unsorted);
         if (l + 1 == net.n_layers || sliced) continue;
         if (takes_runs(s, l + 1)) {
           list_runs(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.runs, sums);
+          if (in_doubt(net)) bound_steps(s.spike_bits, stride, n, steps, s.certainty);
         } else {
           list_spikes(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.lists);
         }

@@ -27,6 +27,7 @@ SNNFAST_INLINE Quad operator*(Quad a, Quad b) { return {_mm_mul_ps(a.v, b.v)}; }
 SNNFAST_INLINE Quad at_least(Quad a, Quad b) { return {_mm_cmpge_ps(a.v, b.v)}; }
 SNNFAST_INLINE Quad above(Quad a, Quad b) { return {_mm_cmpgt_ps(a.v, b.v)}; }
 SNNFAST_INLINE void store(float* p, Quad a) { _mm_storeu_ps(p, a.v); }
+SNNFAST_INLINE Quad quad(float a, float b, float c, float d) { return {_mm_setr_ps(a, b, c, d)}; }
 #endif
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
@@ -55,6 +56,9 @@ SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m
 SNNFAST_INLINE Mask both(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & b.m)}; }
 SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm512_maskz_max_ps(0xFFFF, a.v, b.v)}; }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm512_maskz_min_ps(0xFFFF, a.v, b.v)}; }
+SNNFAST_INLINE Vec magnitude(Vec a) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7FFFFFFF)))};
+}
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvttps_epi32(0xFFFF, a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return m.m; }
 // The bits of vector v of a row.
@@ -111,6 +115,7 @@ SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, 
 SNNFAST_INLINE Mask both(Mask a, Mask b) { return {_mm256_and_ps(a.m, b.m)}; }
 SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+SNNFAST_INLINE Vec magnitude(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm256_cvtepi32_ps(_mm256_cvttps_epi32(a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.m)); }
 SNNFAST_INLINE void store_bits(void* row, int v, Mask m) {
@@ -170,6 +175,7 @@ SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {(Float4)((m.m & (Int4)
 SNNFAST_INLINE Mask both(Mask a, Mask b) { return {a.m & b.m}; }
 SNNFAST_INLINE Vec larger(Vec a, Vec b) { return choose(above(a, b), a, b); }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return choose(above(b, a), a, b); }
+SNNFAST_INLINE Vec magnitude(Vec a) { return {(Float4)((Int4)a.v & 0x7FFFFFFF)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {__builtin_convertvector(__builtin_convertvector(a.v, Int4), Float4)}; }
 SNNFAST_INLINE uint32_t bits(Mask m) {
 #if defined(__SSE2__)
@@ -210,6 +216,7 @@ SNNFAST_INLINE Vec to_float(const int32_t* high, const int32_t* low) {
   return to_float(sums);
 }
 using Quad = Vec;
+SNNFAST_INLINE Quad quad(float a, float b, float c, float d) { return {Float4{a, b, c, d}}; }
 
 #endif
 
