@@ -36,7 +36,9 @@ def may_go_by_prefix_sums(spec: NetworkSpec) -> bool:
         return False
     fires = len(spec.weights) > 2 or spec.decoding in ("spikes", "first_spike")
     if fires and neuron.order == "immediate" and spec.timesteps <= 128 and max(spec.sizes) <= 1024:
-        return bool(np.abs(spec.weights[1]).sum(axis=1, dtype=np.float64).max() < 1e38)
+        bias = 0.0 if spec.biases[1] is None else float(np.abs(spec.biases[1]).max(initial=0.0))
+        most = float(np.abs(spec.weights[1]).sum(axis=1, dtype=np.float64).max()) + bias + neuron.threshold
+        return most * spec.timesteps + abs(neuron.initial_potential * neuron.threshold) < 1e37
     units = np.abs(spec.weights[1]).max(axis=1, initial=0.0, keepdims=True).astype(np.float64) / 2**15
     steps = spec.weights[1] / np.exp2(np.floor(np.log2(np.where(units > 0, units, 1.0))))
     return bool((steps == np.round(steps)).all()) and spec.weights[1].shape[1] < 2**8

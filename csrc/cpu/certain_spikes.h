@@ -15,7 +15,8 @@
 // float and adding the bias, b, rounds by at most 3 u (|h| + |b|) on both sides, if h is the current, and |S| is at
 // most |h| + |b|. Adding h to the membrane and taking the threshold off it: at most 4 u times what the membrane has
 // reached. Terms of second order, and the rounding of the bound itself, are within one per cent, as there are at most
-// 2^15 inputs and 128 steps. See Higham 2002, section 4.2, for such bounds.
+// 2^15 inputs and 128 steps. Nothing leaves the range of floats: layers where a membrane could are not run so. See
+// Higham 2002, section 4.2, for such bounds.
 #pragma once
 
 #include "core/neuron.h"
@@ -196,15 +197,16 @@ inline int64_t list_in_order(const NetworkView& net, const LayerView& first, con
 }
 
 // Up to kRow neurons run again, over all steps; their spikes then are in `bits`.
-template <int V>
-void run_again(const NetworkView& net, const LayerView& layer, const uint32_t* neurons, int64_t count, int64_t firing,
-               int64_t steps, const SpikeLists& lists, const DoubtScratch& s, float* currents, PanelBits* bits) {
-  constexpr int64_t kWidth = V * Vec::lanes, kColumns = kWidth % 8 ? 4 : 8;
+inline void run_again(const NetworkView& net, const LayerView& layer, const uint32_t* neurons, int64_t count,
+                      int64_t firing, int64_t steps, const SpikeLists& lists, const DoubtScratch& s, float* currents,
+                      PanelBits* bits) {
+  constexpr int64_t kColumns = 8;
+  static_assert(kRow % kColumns == 0);
   const Segments segments(layer.n_in, kMostRows);
   for (int64_t i = 0; i < segments.count; ++i) {
-    __builtin_memset(s.rows + i * (segments.inputs + 1) * kWidth, 0, kWidth * sizeof(float));
+    __builtin_memset(s.rows + i * (segments.inputs + 1) * kRow, 0, kRow * sizeof(float));
   }
-  for (int64_t l = 0; l < kWidth; l += kColumns) {
+  for (int64_t l = 0; l < kRow; l += kColumns) {
     const float* weights[kColumns];
     for (int64_t i = 0; i < kColumns; ++i) {
       const int64_t j = neurons[l + i < count ? l + i : count - 1];
@@ -216,7 +218,7 @@ void run_again(const NetworkView& net, const LayerView& layer, const uint32_t* n
     for (int64_t f = 0; f < firing; ++f) {
       const int64_t input = s.firing[f];
       while (input >= (segment + 1) * segments.inputs) ++segment;
-      float* const row = s.rows + (input + segment + 1) * kWidth + l;
+      float* const row = s.rows + (input + segment + 1) * kRow + l;
 #pragma GCC unroll 4
       for (int64_t n = 0; n < kColumns; n += 4) {
         store(row + n, quad(weights[n][input], weights[n + 1][input], weights[n + 2][input], weights[n + 3][input]));
@@ -226,8 +228,8 @@ void run_again(const NetworkView& net, const LayerView& layer, const uint32_t* n
   LayerView again = layer;
   again.rows = s.rows;
   again.bias = s.bias;
-  event_currents<V, Vec>(again, 0, lists, steps, false, currents);
-  scan_again(net, currents, kPanel, V, s.state, s.settled, 1, steps);
+  event_currents<kRowVectors, Vec>(again, 0, lists, steps, false, currents);
+  scan_again(net, currents, kPanel, kRowVectors, s.state, s.settled, 1, steps);
   const int64_t stride = bits_stride(layer.panels);
   for (int64_t l = 0; l < count; ++l) {
     const int64_t place = neurons[l] % kPanel;
@@ -248,12 +250,7 @@ inline int64_t settle_doubts(const NetworkView& net, const Certainty& c, const f
   uint32_t neurons[kRow + 64 + kAtOnce];
   const auto settle = [&](int64_t count) {
     if (settled == 0) firing = list_in_order(net, net.layers[0], sorted, steps, runs, s);
-    with_vectors((count + Vec::lanes - 1) / Vec::lanes, [&](auto vectors) {
-      constexpr int V = decltype(vectors)::value;
-      if constexpr (V <= kRowVectors) {
-        run_again<V>(net, layer, neurons, count, firing, steps, runs.lists, s, currents, bits);
-      }
-    });
+    run_again(net, layer, neurons, count, firing, steps, runs.lists, s, currents, bits);
     settled += count;
     waiting -= count;
     for (int64_t i = 0; i < waiting; ++i) neurons[i] = neurons[count + i];

@@ -111,6 +111,21 @@ bool poll_job(void* context) {
   return job.stop.load(std::memory_order_relaxed);
 }
 
+// Whether no membrane can come near the largest float: beyond it the canonical one would stay infinite, while another,
+// a rounding smaller, comes back.
+bool stays_in_range(const LayerSpec& layer, const NeuronSpec& neuron, int64_t steps) {
+  for (int64_t j = 0; j < layer.n_out; ++j) {
+    double most = neuron.threshold;
+    if (!layer.bias.empty()) most += std::abs(static_cast<double>(layer.bias[static_cast<size_t>(j)]));
+    for (int64_t k = 0; k < layer.n_in; ++k) {
+      most += std::abs(static_cast<double>(layer.weights[static_cast<size_t>(j * layer.n_in + k)]));
+    }
+    most = most * static_cast<double>(steps) + std::abs(static_cast<double>(neuron.initial_membrane));
+    if (!(most < 1e38)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 Plan::Floats Plan::floats(int64_t count) {
@@ -266,7 +281,8 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options, int64
   constexpr int64_t kMostSum = INT32_MAX;  // sums may wrap, but the whole one must fit
   LayerView& view = layers_[1];
   std::optional<std::vector<IntegerRow>> integers = integer_rows(layer, options.exact, kMostSum);
-  const bool in_doubt = !integers && options.exact && view.fires && !neuron.delayed && spec.timesteps <= tile;
+  const bool in_doubt = !integers && options.exact && view.fires && !neuron.delayed && spec.timesteps <= tile &&
+                        stays_in_range(layer, neuron, spec.timesteps);
   if (in_doubt) integers = integer_rows(layer, false, kMostSum);
   if (!integers) return;
   Floats rows = floats(layer.n_in * view.padded), scale = floats(view.padded);
@@ -369,7 +385,7 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
           ? "method 'prefix_sums' needs constant encoding, plain neurons, at least two layers, at most 32768 inputs "
             "of the second, sums of its weights up to 1e38 and, where the result must be exact, weights that lie on a "
             "grid or a second layer that fires, in the immediate order, in at most " +
-                std::to_string(view_.tile) + " steps"
+                std::to_string(view_.tile) + " steps, and below 1e38"
           : "method 'prefix_sums' needs constant encoding, plain neurons, at least two layers, at most 32768 inputs "
             "of the second and sums of its weights up to 1e38");
   explain(spec, options);

@@ -490,15 +490,17 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       if (!finished) return false;
       offset += net.layers[l].padded;
       if (!net.layers[l].fires) continue;
+      for (int64_t i = 0; i < count && l == 1 && in_doubt(net); ++i) {  // before anything reads these spikes
+        const SampleState& s = samples[i];
+        if (!s.sorted) continue;
+        const int64_t settled =
+            settle_doubts(net, s.certainty, s.constant, steps, s.runs, doubt, currents.first, s.spike_bits);
+        if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
+      }
       sliced = l + 1 < net.n_layers && !takes_runs(samples[0], l + 1) && slices_pay(net, l + 1, samples, count, steps);
       if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, bytes);
       for (int64_t i = 0; i < count; ++i) {
         SampleState& s = samples[i];
-        if (takes_runs(s, l) && net.layers[l].sums->weights) {
-          const int64_t settled =
-              settle_doubts(net, s.certainty, s.constant, steps, s.runs, doubt, currents.first, s.spike_bits);
-          if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
-        }
         collect_spikes(net, request, l, first + i, t0, steps, s);
         const int64_t n = net.layers[l].n_out, stride = bits_stride(net.layers[l].panels);
         if (takes_runs(s, l + 1) && request.potentials) put_back(request, n, first + i, t0, steps, s, sums.unsorted);
