@@ -166,7 +166,7 @@ __attribute__((noinline)) void scan_again(const NetworkView& net, const float* c
   Scan scan{};
   scan.current = current;
   scan.current_stride = current_stride;
-  scan.mem = scan.syn = state;  // these neurons have no synaptic current
+  scan.mem = state;
   scan.spike_bits = bits;
   scan.stride = stride;
   scan.steps = steps;

@@ -38,16 +38,18 @@ SNNFAST_INLINE uint64_t used_bits(int64_t neurons) {
   return used == 64 ? ~uint64_t{0} : (uint64_t{1} << used) - 1;
 }
 
-constexpr int kRowVectors = Vec::lanes == 16 ? 2 : 4;   // a row of weights, of LayerView::rows
+constexpr int kRowVectors = Vec::lanes == 4 ? 4 : 2;    // a row of weights, of LayerView::rows
 constexpr int64_t kRow = kRowVectors * Vec::lanes;      // its outputs
-constexpr int kSteps = Vec::lanes == 16 ? 4 : 2;        // side by side: chains enough to hide an addition's latency
+constexpr int kSteps = Vec::lanes == 4 ? 2 : 4;         // side by side: chains enough to hide an addition's latency
 constexpr int64_t kMostRows = (32 << 10) / (4 * kRow);  // of a segment: as much as the smallest first caches hold
 static_assert(kMostRows % 64 == 0, "segments are whole words of spikes");
-static_assert(kMostRows < 1 << 16, "a list's ids have 16 bits");
+static_assert((kMostRows + 1) * Vec::lanes < 1 << 16, "a list's ids have 16 bits");
 
 // The inputs that spiked, as lists: for every segment, for every group of steps, as many lists as there are steps in a
 // group (see group_lists), equally long. They lie side by side: every list's first id, then every list's second, so
-// that one load has an id of each. What fills them up is 0, the row of zeros; input k of a segment is k + 1.
+// that one load has an id of each. What fills them up is 0, the row of zeros; input k of a segment is k + 1. They are
+// multiplied by the lanes of a vector: where a row of one vector begins, which addresses of wider ones are made of at
+// no cost.
 struct SpikeLists {
   uint16_t* ids;
   int32_t* steps;    // (segments, steps in whole groups): which step's list it is; past the last step: nobody's
@@ -100,14 +102,17 @@ inline void sort_by_count(const int32_t* counts, int64_t steps, int32_t* places)
 // One list, with what may be written past its end.
 using List = uint16_t[kLongestList + 2 * kAtOnce];
 
-// N lists side by side; writes up to N * kBeside ids too many.
+// N lists side by side, multiplied; writes up to N * kBeside ids too many.
 template <int N>
 SNNFAST_INLINE void put_beside(const List* lists, int64_t length, uint16_t* ids) {
   for (int64_t k = 0; k < length; k += kBeside) {
 #if defined(__SSE2__)
     __m128i list[N];
 #pragma GCC unroll 4
-    for (int i = 0; i < N; ++i) list[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lists[i] + k));
+    for (int i = 0; i < N; ++i) {
+      list[i] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(lists[i] + k));
+      list[i] = _mm_slli_epi16(list[i], __builtin_ctz(Vec::lanes));
+    }
     const auto put = [&](int part, __m128i eight) {
       _mm_storeu_si128(reinterpret_cast<__m128i*>(ids + k * N) + part, eight);
     };
@@ -128,7 +133,7 @@ SNNFAST_INLINE void put_beside(const List* lists, int64_t length, uint16_t* ids)
     }
 #else
     for (int64_t j = 0; j < kBeside; ++j) {
-      for (int i = 0; i < N; ++i) ids[(k + j) * N + i] = lists[i][k + j];
+      for (int i = 0; i < N; ++i) ids[(k + j) * N + i] = static_cast<uint16_t>(lists[i][k + j] * Vec::lanes);
     }
 #endif
   }
@@ -216,7 +221,7 @@ SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const u
     const IdsBeside<N> beside(ids + k * N);
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      const float* row = rows + beside[i] * (V * L);
+      const float* row = rows + beside[i] * V;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) h[i][v] = h[i][v] + load_as<W>(row + v * L);
     }

@@ -32,7 +32,8 @@ SNNFAST_INLINE void scan_panels(const Scan& a, const NeuronConstants<T>& constan
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) {
     mem[v] = load(a.mem + v * L);
-    syn[v] = load(a.syn + v * L);
+    syn[v] = broadcast_as<T>(0.0f);
+    if constexpr (Rule::has_synapse) syn[v] = load(a.syn + v * L);
   }
   for (int64_t t = 0; t < a.steps; ++t) {
     const float* const h = a.current + t * a.current_stride;
@@ -53,7 +54,7 @@ SNNFAST_INLINE void scan_panels(const Scan& a, const NeuronConstants<T>& constan
   }
   for (int v = 0; v < V; ++v) {
     store(a.mem + v * L, mem[v]);
-    store(a.syn + v * L, syn[v]);
+    if constexpr (Rule::has_synapse) store(a.syn + v * L, syn[v]);
   }
 }
 

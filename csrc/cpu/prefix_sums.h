@@ -261,7 +261,7 @@ SNNFAST_INLINE void group_runs(const int32_t* sums, const uint16_t* ids, int64_t
     const IdsBeside<N> begins(ids + k * N), ends(ids + (k + 1) * N);
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      const int32_t *before = sums + begins[i] * (V * L), *after = sums + ends[i] * (V * L);
+      const int32_t *before = sums + begins[i] * V, *after = sums + ends[i] * V;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) h[i][v] = h[i][v] - load(before + v * L) + load(after + v * L);
     }

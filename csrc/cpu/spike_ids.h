@@ -13,14 +13,14 @@ constexpr int64_t kAtOnce = 32;
 
 #if defined(__AVX2__)
 
-// The places of the bits set in a byte, ascending, a byte each.
+// The places of the bits set in a byte, ascending.
 struct BytePlaces {
-  uint64_t of[256] = {};
+  uint16_t of[256][8] = {};
   constexpr BytePlaces() {
     for (uint32_t byte = 0; byte < 256; ++byte) {
       uint32_t n = 0;
-      for (uint64_t place = 0; place < 8; ++place) {
-        if (byte >> place & 1u) of[byte] |= place << (8 * n++);
+      for (uint16_t place = 0; place < 8; ++place) {
+        if (byte >> place & 1u) of[byte][n++] = place;
       }
     }
   }
@@ -28,11 +28,10 @@ struct BytePlaces {
 alignas(64) constexpr BytePlaces kBytePlaces;
 
 SNNFAST_INLINE void store_ids(uint32_t* to, __m128i places, uint32_t first) {
-  const __m256i ids = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), _mm256_cvtepu8_epi32(places));
+  const __m256i ids = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), _mm256_cvtepu16_epi32(places));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), ids);
 }
-SNNFAST_INLINE void store_ids(uint16_t* to, __m128i places, uint32_t first) {
-  const __m128i ids = _mm_add_epi16(_mm_set1_epi16(static_cast<int16_t>(first)), _mm_cvtepu8_epi16(places));
+SNNFAST_INLINE void store_ids(uint16_t* to, __m128i ids, uint32_t) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), ids);
 }
 
@@ -40,11 +39,14 @@ SNNFAST_INLINE void store_ids(uint16_t* to, __m128i places, uint32_t first) {
 template <class Id>
 SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, Id* ids) {
   Id* to = ids;
+  __m128i base = _mm_set1_epi16(sizeof(Id) == 2 ? static_cast<int16_t>(first) : int16_t{0});
 #pragma GCC unroll 8
-  for (uint32_t part = 0; part < 8; ++part) {
+  for (int part = 0; part < 8; ++part) {
     const uint64_t byte = word >> (8 * part) & 255u;
-    store_ids(to, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kBytePlaces.of + byte)), first + 8 * part);
+    const __m128i places = _mm_load_si128(reinterpret_cast<const __m128i*>(kBytePlaces.of[byte]));
+    store_ids(to, _mm_add_epi16(base, places), first);
     to += __builtin_popcountll(byte);
+    base = _mm_add_epi16(base, _mm_set1_epi16(8));
   }
   return to - ids;
 }
