@@ -14,7 +14,7 @@ namespace {
 struct Scan {
   const float* current;  // of step t at current[t * current_stride]
   int64_t current_stride;
-  float *mem, *syn;
+  float *mem, *syn;       // syn: of rules that carry it from step to step
   float* total;           // sum of membrane potentials over the steps, or null
   PanelBits* spike_bits;  // of step t from spike_bits[t * stride] on; unused where the layer does not fire
   int64_t stride;

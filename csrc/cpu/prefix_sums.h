@@ -26,6 +26,7 @@ constexpr int kSumVectors = kSumRow / Vec::lanes;
 // always enough for one word of spikes.
 constexpr int64_t kMostSums = (20 << 10) / (4 * kSumRow);
 static_assert(kMostSums > 64 + 2 && kMostSums <= kLongestList);
+static_assert(kMostSums * Vec::lanes < 1 << 16, "a list's ids have 16 bits");
 
 // Inputs that are summed: those before the first segment's have no part in any run.
 struct RunSegment {

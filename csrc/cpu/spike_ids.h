@@ -27,6 +27,7 @@ struct BytePlaces {
 };
 alignas(64) constexpr BytePlaces kBytePlaces;
 
+// Ids of 16 bits come as they are; those of 32, as places in their word: the first one may be beyond 16 bits.
 SNNFAST_INLINE void store_ids(uint32_t* to, __m128i places, uint32_t first) {
   const __m256i ids = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), _mm256_cvtepu16_epi32(places));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), ids);
