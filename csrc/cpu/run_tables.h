@@ -261,14 +261,24 @@ void train_words(const NetworkView& net, const float* currents, uint16_t* words,
   TrainPlaces places[G];
   for (int64_t s = 0; s < samples; ++s) find_buckets(*net.trains, currents + s * kTableWidth, places[s]);
   for (int64_t s = 0; s < samples; ++s) find_trains(*net.trains, places[s]);
-  quickest_turn_trains(net.turns_bits)(net.trains->trains, places, samples, net.timesteps, slots, words);
+  quickest_turn_trains(net.turns_bits)(net.trains->trains, places, samples, slots, words);
 }
 
+// Sixteen neurons at once: each has a word to count in, which holds far more than a tile's steps.
 template <class Word>
 void add_counts(const Word* spikes, int64_t steps, int64_t n, float* counts) {
-  for (int64_t t = 0; t < steps; ++t) {
-    const uint32_t word = spikes[t];
-    for (int64_t j = 0; j < n; ++j) counts[j] += static_cast<float>(word >> j & 1u);
+  constexpr int kWords = 16;
+  using Words = uint16_t __attribute__((vector_size(2 * kWords)));
+  static_assert(kTableTile < 1 << 16);
+  constexpr Words bit = {1,      1 << 1, 1 << 2,  1 << 3,  1 << 4,  1 << 5,  1 << 6,  1 << 7,
+                         1 << 8, 1 << 9, 1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15};
+  for (int64_t from = 0; from < n; from += kWords) {
+    Words found = {};
+    for (int64_t t = 0; t < steps; ++t) {
+      const auto word = static_cast<uint16_t>(spikes[t] >> from);
+      found -= (bit & word) == bit;  // true is -1
+    }
+    for (int64_t j = 0; j < kWords && from + j < n; ++j) counts[from + j] += static_cast<float>(found[j]);
   }
 }
 

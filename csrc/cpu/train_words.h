@@ -49,44 +49,102 @@ SNNFAST_INLINE void find_trains(const TrainsView& trains, TrainPlaces& places) {
   }
 }
 
-// From the trains of `samples` samples to a word of 16 bits per step, rows of kTrainSteps; what a row has past `steps`
-// is of no use. Slots: to where the next layer's table, of more than a few outputs, has the entry of that word.
-using TurnTrains = void (*)(const Train* trains, const TrainPlaces* places, int64_t samples, int64_t steps, bool slots,
+// From the trains of `samples` samples to a word of 16 bits per step, rows of kTrainSteps. Slots: to where the next
+// layer's table, of more than a few outputs, has the entry of that word.
+using TurnTrains = void (*)(const Train* trains, const TrainPlaces* places, int64_t samples, bool slots,
                             uint16_t* words);
 
 #if defined(__SSE2__)
 
-SNNFAST_INLINE void turn_sample(const Train* trains, const uint32_t* at, int64_t steps, uint16_t* words) {
-  constexpr int N = TrainPlaces::n;
-  __m128i row[N], turned[N];
-#pragma GCC unroll 16
-  for (int j = 0; j < N; ++j) row[j] = _mm_loadu_si128(reinterpret_cast<const __m128i*>(trains + at[j]));
-  // A row per neuron becomes a row per eight steps: each pass puts the bytes of rows j and j + 8 side by side.
+// Words of steps, of eight or, where vectors are longer, of eight from each half of the steps.
+using EightWords = uint16_t __attribute__((vector_size(16)));
+SNNFAST_INLINE EightWords low_words(EightWords a, EightWords b) {  // a and b side by side, word by word
+  return reinterpret_cast<EightWords>(_mm_unpacklo_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+}
+SNNFAST_INLINE EightWords high_words(EightWords a, EightWords b) {
+  return reinterpret_cast<EightWords>(_mm_unpackhi_epi16(reinterpret_cast<__m128i>(a), reinterpret_cast<__m128i>(b)));
+}
+#if defined(__AVX2__)
+using TwiceEightWords = uint16_t __attribute__((vector_size(32)));
+SNNFAST_INLINE TwiceEightWords low_words(TwiceEightWords a, TwiceEightWords b) {
+  return reinterpret_cast<TwiceEightWords>(
+      _mm256_unpacklo_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+SNNFAST_INLINE TwiceEightWords high_words(TwiceEightWords a, TwiceEightWords b) {
+  return reinterpret_cast<TwiceEightWords>(
+      _mm256_unpackhi_epi16(reinterpret_cast<__m256i>(a), reinterpret_cast<__m256i>(b)));
+}
+#endif
+
+// Row j has trains j and j + 8, a byte of one and the same byte of the other as a word. After this, row i has the words
+// of steps 8 i to 8 i + 7.
+template <class Words>
+SNNFAST_INLINE void turn_rows(Words (&row)[8], bool slots) {
+  // Bit i of row j's bytes and bit j of row i's change places, blocks of 4 by 4, 2 by 2 and 1 by 1 after each other.
+#pragma GCC unroll 3
+  for (int k = 4; k >= 1; k /= 2) {
+    const auto mask = static_cast<uint16_t>(k == 4 ? 0x0F0F : k == 2 ? 0x3333 : 0x5555);
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) {
+      if (j & k) continue;
+      const Words moved = (row[j] >> k ^ row[j + k]) & mask;
+      row[j + k] ^= moved;
+      row[j] ^= moved << k;
+    }
+  }
+  // Now row i has the words of steps i, i + 8, ...: each pass puts the words of rows i and i + 4 side by side.
+#pragma GCC unroll 3
+  for (int pass = 0; pass < 3; ++pass) {
+    Words turned[8];
 #pragma GCC unroll 4
-  for (int pass = 0; pass < 4; ++pass) {
-#pragma GCC unroll 8
-    for (int j = 0; j < N / 2; ++j) {
-      turned[2 * j] = _mm_unpacklo_epi8(row[j], row[j + N / 2]);
-      turned[2 * j + 1] = _mm_unpackhi_epi8(row[j], row[j + N / 2]);
+    for (int i = 0; i < 4; ++i) {
+      turned[2 * i] = low_words(row[i], row[i + 4]);
+      turned[2 * i + 1] = high_words(row[i], row[i + 4]);
     }
-#pragma GCC unroll 16
-    for (int j = 0; j < N; ++j) row[j] = turned[j];
-  }
-  for (int64_t t = 0; t < steps; t += 8) {
-    __m128i bytes = row[t / 8];
 #pragma GCC unroll 8
-    for (int bit = 7; bit >= 0; --bit) {
-      words[t + bit] = static_cast<uint16_t>(_mm_movemask_epi8(bytes));
-      bytes = _mm_add_epi8(bytes, bytes);
-    }
+    for (int i = 0; i < 8; ++i) row[i] = turned[i];
   }
+  if (!slots) return;
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) row[i] = row[i] ^ row[i] >> 3 ^ row[i] >> 10;  // table_slot
 }
 
-inline void turn_trains(const Train* trains, const TrainPlaces* places, int64_t samples, int64_t steps, bool slots,
-                        uint16_t* words) {
+inline void turn_trains(const Train* trains, const TrainPlaces* places, int64_t samples, bool slots, uint16_t* words) {
+  constexpr int N = TrainPlaces::n / 2;
   for (int64_t s = 0; s < samples; ++s, words += kTrainSteps) {
-    turn_sample(trains, places[s].at, steps, words);
-    if (slots) to_slots(words, steps);
+    const uint32_t* const at = places[s].at;
+    EightWords low[N], high[N];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) {
+      const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(trains + at[j]));
+      const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(trains + at[j + N]));
+      low[j] = reinterpret_cast<EightWords>(_mm_unpacklo_epi8(a, b));
+      high[j] = reinterpret_cast<EightWords>(_mm_unpackhi_epi8(a, b));
+    }
+    const auto keep = [words](int64_t t, __m128i of) { _mm_storeu_si128(reinterpret_cast<__m128i*>(words + t), of); };
+#if defined(__AVX2__)
+    TwiceEightWords row[N];
+#pragma GCC unroll 8
+    for (int j = 0; j < N; ++j) {
+      row[j] = reinterpret_cast<TwiceEightWords>(
+          _mm256_set_m128i(reinterpret_cast<__m128i>(high[j]), reinterpret_cast<__m128i>(low[j])));
+    }
+    turn_rows(row, slots);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      const auto both = reinterpret_cast<__m256i>(row[i]);
+      keep(8 * i, _mm256_castsi256_si128(both));
+      keep(8 * i + kTrainSteps / 2, _mm256_extracti128_si256(both, 1));
+    }
+#else
+    turn_rows(low, slots);
+    turn_rows(high, slots);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      keep(8 * i, reinterpret_cast<__m128i>(low[i]));
+      keep(8 * i + kTrainSteps / 2, reinterpret_cast<__m128i>(high[i]));
+    }
+#endif
   }
 }
 
@@ -107,7 +165,7 @@ struct TurnedBytes {
 // the time.
 __attribute__((target("avx512vbmi,gfni"))) inline void turn_trains_by_bits(const Train* trains,
                                                                            const TrainPlaces* places, int64_t samples,
-                                                                           int64_t, bool slots, uint16_t* words) {
+                                                                           bool slots, uint16_t* words) {
   alignas(64) static constexpr TurnedBytes<0> kLow;
   alignas(64) static constexpr TurnedBytes<1> kHigh;
   alignas(64) static constexpr int64_t kOrder[2][8] = {{0, 1, 8, 9, 2, 3, 10, 11}, {4, 5, 12, 13, 6, 7, 14, 15}};
