@@ -77,15 +77,21 @@ inline void radix_numbers(const NetworkView& net, int64_t l, CodedSample& s) {
 inline void note_bits(const NetworkView& net, const Request& request, int64_t l, int64_t from, int64_t to,
                       const CodedSample& s) {
   const LayerView& layer = net.layers[l];
+  if (float* const counts = record_of(net, request, l, 0, s.row).counts) {
+    const uint32_t bits = (uint32_t{1} << (to - from)) - 1u;
+    for (int64_t j = 0; j < layer.n_out; ++j) {
+      const auto number = static_cast<uint32_t>(s.received[j]);
+      counts[j] += static_cast<float>(__builtin_popcount(number >> (net.timesteps - to) & bits));
+    }
+  }
+  if (!request.spikes && !request.potentials) return;
   for (int64_t t = from; t < to; ++t) {
     const CodedRecord record = record_of(net, request, l, t, s.row);
     const auto place = static_cast<uint32_t>(net.timesteps - 1 - t);
     const float unit = static_cast<float>(uint32_t{1} << place);
     for (int64_t j = 0; j < layer.n_out; ++j) {
       const auto number = static_cast<uint32_t>(s.received[j]);
-      const auto bit = static_cast<float>(number >> place & 1u);
-      if (record.counts) record.counts[j] += bit;
-      if (record.spikes) record.spikes[j] = bit;
+      if (record.spikes) record.spikes[j] = static_cast<float>(number >> place & 1u);
       // v = 2 (v - spike) after the step: the bits that are left, in units of half the highest one.
       const auto left = static_cast<float>(number & ((uint32_t{1} << place) - 1u));
       if (record.potentials) record.potentials[j] = 2.0f * left / unit;
@@ -96,10 +102,13 @@ inline void note_bits(const NetworkView& net, const Request& request, int64_t l,
 // What was sent up to and including step t of a turn is handed to the next layer.
 inline void hand_over(const NetworkView& net, int64_t l, int64_t t, CodedSample& s) {
   const LayerView& layer = net.layers[l];
-  const auto place = static_cast<uint32_t>(net.timesteps - 1 - t);
+  const auto place = static_cast<int32_t>(net.timesteps - 1 - t);
   if (net.code->kind == static_cast<int>(CodeKind::radix) && place > 0) {
-    for (int64_t j = 0; j < layer.padded; ++j) {
-      s.next[j] = static_cast<float>(static_cast<uint32_t>(s.received[j]) >> place << place);
+    using Whole = int32_t __attribute__((vector_size(sizeof(Vec))));
+    for (int64_t j = 0; j < layer.padded; j += Vec::lanes) {
+      Vec x = load(s.received + j);
+      x.v = __builtin_convertvector(__builtin_convertvector(x.v, Whole) >> place << place, decltype(x.v));
+      store(s.next + j, x);
     }
   } else {
     __builtin_memcpy(s.next, s.received, static_cast<size_t>(layer.padded) * sizeof(float));

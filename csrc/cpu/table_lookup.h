@@ -13,9 +13,13 @@ constexpr int kRestAtOnce = 3;
 
 // In place of words of spikes, where a table of all inputs and more than a few outputs has their entries.
 inline void to_slots(uint16_t* spikes, int64_t steps) {
-  constexpr int64_t kWhole = 32;  // words of a vector; those behind the last step are of no use anyway
+  constexpr int64_t kWhole = 32;  // words at once; those behind the last step are of no use anyway
+  using Words = uint16_t __attribute__((vector_size(sizeof(uint16_t) * kWhole)));
   for (int64_t t = 0; t < steps; t += kWhole) {
-    for (int64_t i = t; i < t + kWhole; ++i) spikes[i] = static_cast<uint16_t>(table_slot(spikes[i], kTableWidth));
+    Words words;
+    __builtin_memcpy(&words, spikes + t, sizeof words);
+    words = words ^ words >> 3 ^ words >> 10;  // table_slot
+    __builtin_memcpy(spikes + t, &words, sizeof words);
   }
 }
 
