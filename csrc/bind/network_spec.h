@@ -69,6 +69,8 @@ inline CodeSpec make_code(const pybind11::dict& given) {
   code.left = numbers(given, "left");
   code.overtake = numbers(given, "overtake");
   code.drift = tables(given, "drift");
+  code.rounding = tables(given, "rounding");
+  code.largest = numbers(given, "largest");
   return code;
 }
 

@@ -30,25 +30,27 @@ struct CodeSpec {
   std::vector<std::vector<float>> values, thresholds;  // digits: per hidden layer (timesteps, n)
   std::vector<std::vector<float>> guards;              // the same, or none
   ExitKind exit = ExitKind::none;
-  std::vector<float> bounds;              // calibrated: (timesteps)
-  float slack = 0.0f;                     // certified
-  std::vector<float> left, overtake;      // radix: (timesteps), (n_out, n_out)
-  std::vector<std::vector<float>> drift;  // digits: per hidden layer (timesteps, n)
+  std::vector<float> bounds;          // calibrated: (timesteps)
+  float slack = 0.0f;                 // certified
+  std::vector<float> left, overtake;  // radix: (timesteps), (n_out, n_out)
+  // Digits: per hidden layer (timesteps, n) and (n); (features).
+  std::vector<std::vector<float>> drift, rounding;
+  std::vector<float> largest;
 };
 
 inline void require_tables(const char* name, const std::vector<std::vector<float>>& tables,
-                           const std::vector<int64_t>& hidden, int64_t timesteps) {
+                           const std::vector<int64_t>& hidden, int64_t rows) {
   require(tables.size() == hidden.size(), std::string(name) + " must have one table per hidden layer");
   for (size_t l = 0; l < tables.size(); ++l) {
-    require(static_cast<int64_t>(tables[l].size()) == timesteps * hidden[l],
-            std::string(name) + " must hold timesteps * n numbers per hidden layer");
+    require(static_cast<int64_t>(tables[l].size()) == rows * hidden[l],
+            std::string(name) + " must hold " + std::to_string(rows) + " * n numbers per hidden layer");
     for (float x : tables[l]) require(!(x < 0.0f) && !std::isnan(x), std::string(name) + " must not be negative");
   }
 }
 
 // `plain`: constant encoding, and the neuron that codes are made of.
-inline void validate(const CodeSpec& code, const std::vector<int64_t>& hidden, int64_t n_out, int64_t timesteps,
-                     bool plain, Decoding decoding) {
+inline void validate(const CodeSpec& code, int64_t features, const std::vector<int64_t>& hidden, int64_t n_out,
+                     int64_t timesteps, bool plain, Decoding decoding) {
   const auto holds = [](const std::vector<float>& v, int64_t n) { return static_cast<int64_t>(v.size()) == n; };
   const bool parabolic = decoding == Decoding::parabolic_potential;
   if (code.kind == CodeKind::none) {
@@ -84,6 +86,8 @@ inline void validate(const CodeSpec& code, const std::vector<int64_t>& hidden, i
   } else {
     require(code.kind == CodeKind::digits, "a rate code has no certified exit");
     require_tables("drift", code.drift, hidden, timesteps);
+    require_tables("rounding", code.rounding, hidden, 1);
+    require(holds(code.largest, features), "largest must fit the first layer's inputs");
   }
 }
 

@@ -9,4 +9,8 @@ enum class Decoding { potential, mean_potential, parabolic_potential, spikes, fi
 enum class CodeKind { none, rate, staged, radix, digits };
 enum class ExitKind { none, calibrated, certified };
 
+// Digits, certified: the activation of a last hidden neuron up to which rounding is taken. (Those of other layers are
+// at most 1, or cut off.) MOST_ACTIVATION of python/snnfast/spec/certificate.py.
+constexpr float kMostActivation = 2.0f;
+
 }  // namespace snnfast

@@ -72,7 +72,7 @@ inline void validate(const NetworkSpec& net) {
   for (size_t i = 0; i + 1 < net.layers.size(); ++i) hidden.push_back(net.layers[i].n_out);
   const bool plain = net.encoding == Encoding::constant && !net.last_layer_fires() && !n.delayed && !n.reset_to_zero &&
                      n.alpha == 0.0f && n.beta == 1.0f;
-  validate(net.code, hidden, net.n_out(), net.timesteps, plain, net.decoding);
+  validate(net.code, net.layers[0].n_in, hidden, net.n_out(), net.timesteps, plain, net.decoding);
 }
 
 }  // namespace snnfast

@@ -12,6 +12,7 @@ struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
   const float* thresholds;  // infinite where a neuron is silent
   const float* guards;      // or null
   const float* drift;       // or null
+  const float* rounding;    // (padded), or null
   int64_t offset;           // where the layer's state begins, in floats
 };
 
@@ -33,6 +34,7 @@ struct CodeView {
   float slack;
   const float* left;      // (timesteps), or null
   const float* overtake;  // (n_out, padded n_out), or null
+  const float* largest;   // (features), or null
 };
 
 }  // namespace snnfast

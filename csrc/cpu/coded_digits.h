@@ -14,8 +14,9 @@ void digits_layer_step(const NetworkView& net, const Request& request, int64_t l
   const CodeLayerView& tables = net.code->layers[l];
   const CodedRecord record = record_of(net, request, l, t, s.row);
   const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
-  const bool check_inside = tables.drift && l + 2 < net.n_layers;
-  uint32_t above_one = 0, may_leave = 0;
+  const Vec most = broadcast(most_drive(net, l)), terms = broadcast(tables.drift ? s.terms : 0.0f);
+  constexpr uint32_t kAll = (uint32_t{1} << L) - 1;
+  uint32_t within = kAll, inside = kAll;
   for_panels(layer, [&](auto vectors, int64_t begin, const float* weights) {
     constexpr int V = decltype(vectors)::value;
     float *drives = s.state + tables.offset + begin, *sents = s.sent + tables.offset + begin;
@@ -38,8 +39,11 @@ void digits_layer_step(const NetworkView& net, const Request& request, int64_t l
       worth[v] = digits[v] * value;
       store(sents + v * L, sent);
       store(s.next + begin + v * L, worth[v]);
-      above_one |= bits(above(drive[v], one));
-      if (check_inside) may_leave |= bits(above(drive[v] + load(tables.drift + row + v * L), one));
+      within &= bits(at_least(one, drive[v]));
+      if (tables.drift) {
+        const Vec drift = load(tables.drift + row + v * L) + terms * load(tables.rounding + begin + v * L);
+        inside &= bits(at_least(most, drive[v] + drift));
+      }
     }
     if (record.spikes) write_lanes(record.spikes, begin, layer.n_out, digits, V);
     if (record.counts) {
@@ -51,8 +55,8 @@ void digits_layer_step(const NetworkView& net, const Request& request, int64_t l
       write_lanes(record.potentials, begin, layer.n_out, drive, V);
     }
   });
-  s.above = s.above || above_one != 0;
-  s.inside = s.inside && may_leave == 0;
+  s.above = s.above || within != kAll;
+  s.inside = s.inside && inside == kAll;
   send(layer, s);
 }
 
@@ -74,12 +78,12 @@ inline void digits_output_step(const NetworkView& net, const Request& request, i
 }
 
 inline bool digits_are_certain_now(const NetworkView& net, int64_t t, CodedSample& s) {
-  if (!s.inside) return false;
+  if (!s.inside || s.above) return false;
   const int64_t l = net.n_layers - 2;
   const LayerView& hidden = net.layers[l];
   const CodeLayerView& tables = net.code->layers[l];
   return digits_are_certain(*net.code, hidden, net.layers[l + 1], s.state + tables.offset, s.sent + tables.offset,
-                            tables.drift + t * hidden.padded, s.running, s.weighted);
+                            tables.drift + t * hidden.padded, tables.rounding, s.terms, s.running, s.weighted);
 }
 
 }  // namespace

@@ -30,9 +30,10 @@ inline bool radix_is_certain(const CodeView& code, const float* output, const La
   return leads(code, best, output, worst, last.n_out);
 }
 
-// `drive` and `sent` of the last hidden layer, and how far the original's drives may be from these.
+// `drive` and `sent` of the last hidden layer; the original's drives may be drift + terms * rounding from these.
 inline bool digits_are_certain(const CodeView& code, const LayerView& hidden, const LayerView& last, const float* drive,
-                               const float* sent, const float* drift, const float* output, float* worst) {
+                               const float* sent, const float* drift, const float* rounding, float terms,
+                               const float* output, float* worst) {
   const Best best = best_of(output, last.n_out);
   if (!best.ordered) return false;
   constexpr int L = Vec::lanes;
@@ -43,8 +44,9 @@ inline bool digits_are_certain(const CodeView& code, const LayerView& hidden, co
     Vec sum[V];
     for (int v = 0; v < V; ++v) sum[v] = broadcast(0.0f);
     for (int64_t j = 0; j < hidden.n_out; ++j) {
-      const Vec low = broadcast(larger(drive[j] - drift[j], 0.0f) - sent[j]);
-      const Vec high = broadcast(larger(drive[j] + drift[j], 0.0f) - sent[j]);
+      const float moves = drift[j] + terms * rounding[j];
+      const Vec low = broadcast(larger(drive[j] - moves, 0.0f) - sent[j]);
+      const Vec high = broadcast(larger(drive[j] + moves, 0.0f) - sent[j]);
       const Vec top = broadcast(best_weights[j * best_width]);
       for (int v = 0; v < V; ++v) {
         const Vec difference = top - load(weights + (j * V + v) * L);

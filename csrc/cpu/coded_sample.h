@@ -32,8 +32,21 @@ struct CodedSample {
   float* output;    // (padded last), all three
   float* weighted;
   float* running;
-  bool inside, above;  // digits: no drive of an earlier layer can end above 1; one is above 1 now
+  float terms;         // of the first layer, for a certificate of digits: see first_terms
+  bool inside, above;  // digits: no drive can end above what certificates hold for; one is above 1 now, or no number
 };
+
+// The most that the first layer's terms add up to, whatever their signs: what they may round grows with it.
+__attribute__((noinline)) inline float first_terms(const NetworkView& net, const float* features) {
+  float sum = 0.0f;
+  for (int64_t k = 0; k < net.layers[0].n_in; ++k) {
+    sum = sum + net.code->largest[k] * __builtin_fabsf(features[k]);
+  }
+  return sum;
+}
+
+// What the drives of hidden layer l may reach in the original network, for a certificate to hold.
+inline float most_drive(const NetworkView& net, int64_t l) { return l + 2 < net.n_layers ? 1.0f : kMostActivation; }
 
 struct CodedSizes {
   int64_t widest = 0, last_padded;

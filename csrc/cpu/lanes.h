@@ -37,7 +37,7 @@ SNNFAST_INLINE void fill_row(float* p, float value) {
 
 // Where the rows of a pack are, each of kPack numbers.
 struct LaneRows {
-  int64_t state = 0, sent, constant, output, weighted, running, counts, flags, total;
+  int64_t state = 0, sent, constant, output, weighted, running, terms, counts, flags, total;
   int64_t widest = 0;
 
   explicit LaneRows(const NetworkView& net) {
@@ -53,7 +53,8 @@ struct LaneRows {
     output = constant + net.layers[0].n_out;
     weighted = output + last;
     running = weighted + last;
-    counts = running + last;
+    terms = running + last;
+    counts = terms + 1;
     flags = counts + hidden;
     total = flags + 2;
   }
@@ -241,6 +242,12 @@ inline void start_pack(const NetworkView& net, const Request& request, const int
   __builtin_memset(lanes.row(pack, from), 0, static_cast<size_t>((rows.total - from) * kPack) * sizeof(float));
   if (!turns) for_starts(net, rows, [&](int64_t row, float number) { fill_row(pack + row * kPack, number); });
   lane_inputs(net, request, samples, n, lanes, pack + input_row(net, rows) * kPack);
+  if (!net.code->largest) return;
+  for (int64_t i = 0; i < n; ++i) {
+    const float* const features =
+        lanes.features ? lanes.features + i * net.layers[0].n_in : request.observations + samples[i] * net.n_in;
+    lanes.row(pack, rows.terms)[i] = first_terms(net, features);
+  }
 }
 
 // Put samples into those lanes of a pack whose bit is set in `fresh`. Where features are turned they stay in

@@ -15,18 +15,21 @@ void lanes_digits_step(const NetworkView& net, const Lanes& lanes, float* pack, 
   const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
   float *sends = lanes.first, *takes = lanes.second;
   int64_t count_row = rows.counts, n_ids = 0;
-  Pack beyond, leaves;  // 1 where a drive is above 1; where one of an earlier layer may end there
+  Pack beyond, leaves;  // 1 where a drive is above 1, or no number; where one may end above what certificates hold for
   for (int v = 0; v < kLaneVectors; ++v) beyond.v[v] = leaves.v[v] = zero;
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     const LayerView& layer = net.layers[l];
     const CodeLayerView& tables = code.layers[l];
     const int64_t row = t * layer.padded;
-    const bool check_inside = tables.drift && l + 2 < net.n_layers;
+    const Vec most = broadcast(most_drive(net, l));
+    const float* const terms = lanes.row(pack, rows.terms);
     const auto fire = [&](int64_t j, const Pack& drive) {
-      const Vec drift = broadcast(check_inside ? tables.drift[row + j] : 0.0f);
       for (int v = 0; v < kLaneVectors; ++v) {
-        beyond.v[v] = choose(above(drive.v[v], one), one, beyond.v[v]);
-        if (check_inside) leaves.v[v] = choose(above(drive.v[v] + drift, one), one, leaves.v[v]);
+        beyond.v[v] = choose(at_least(one, drive.v[v]), beyond.v[v], one);
+        if (!tables.drift) continue;
+        const Vec drift =
+            broadcast(tables.drift[row + j]) + load(terms + v * Vec::lanes) * broadcast(tables.rounding[j]);
+        leaves.v[v] = choose(at_least(most, drive.v[v] + drift), leaves.v[v], one);
       }
       if (!(tables.values[row + j] > 0.0f)) return;  // silent in this step
       const Vec value = broadcast(tables.values[row + j]), threshold = broadcast(tables.thresholds[row + j]);
@@ -77,14 +80,14 @@ inline uint32_t lanes_certain(const NetworkView& net, const Lanes& lanes, const 
   const CodeLayerView& tables = code.layers[l];
   const float *running = pack + rows.running * kPack + at, *drives = pack + (rows.state + tables.offset) * kPack + at,
               *sents = pack + (rows.sent + tables.offset) * kPack + at;
-  const Vec zero = broadcast(0.0f);
+  const Vec zero = broadcast(0.0f), terms = load(pack + rows.terms * kPack + at);
   const LaneBest best = lane_best(running, last.n_out);
   const int64_t width = panel_vectors(last, 0) * Vec::lanes;  // few outputs: one panel
   Vec worst[kLanesOutputs];
   for (int64_t b = 0; b < last.n_out; ++b) worst[b] = zero;
   for (int64_t j = 0; j < hidden.n_out; ++j) {
     const Vec drive = load(drives + j * kPack), sent = load(sents + j * kPack);
-    const Vec drift = broadcast(tables.drift[t * hidden.padded + j]);
+    const Vec drift = broadcast(tables.drift[t * hidden.padded + j]) + terms * broadcast(tables.rounding[j]);
     const Vec low = larger(drive - drift, zero) - sent, high = larger(drive + drift, zero) - sent;
     const float* weights = last.weights + j * width;
     Vec top = broadcast(weights[0]);
@@ -96,7 +99,8 @@ inline uint32_t lanes_certain(const NetworkView& net, const Lanes& lanes, const 
       worst[b] = worst[b] + smaller(difference * low, difference * high);
     }
   }
-  uint32_t certain = bits(above(best.ordered, zero)) & ~bits(above(load(pack + (rows.flags + 1) * kPack + at), zero));
+  const Vec beyond = load(pack + rows.flags * kPack + at), leaves = load(pack + (rows.flags + 1) * kPack + at);
+  uint32_t certain = bits(above(best.ordered, zero)) & ~bits(above(beyond + leaves, zero));
   for (int64_t b = 0; b < last.n_out; ++b) {
     const Vec place = broadcast(static_cast<float>(b));
     const uint32_t same = bits(at_least(best.index, place)) & bits(at_least(place, best.index));

@@ -452,6 +452,7 @@ void Plan::build_code(const NetworkSpec& spec) {
   code_.divisors = list(code.divisors);
   code_.bounds = list(code.bounds);
   code_.left = list(code.left);
+  code_.largest = list(code.largest);
   const LayerView& last = layers_.back();
   if (!code.overtake.empty()) code_.overtake = rows(code.overtake, last.n_out, last.padded);
   for (size_t l = 0; l + 1 < spec.layers.size(); ++l) {
@@ -474,7 +475,10 @@ void Plan::build_code(const NetworkSpec& spec) {
       view.values = rows(code.values[l], n, padded);
       view.thresholds = rows(thresholds, n, padded, never);
       if (!code.guards.empty()) view.guards = rows(code.guards[l], n, padded);
-      if (!code.drift.empty()) view.drift = rows(code.drift[l], n, padded);
+      if (!code.drift.empty()) {
+        view.drift = rows(code.drift[l], n, padded);
+        view.rounding = rows(code.rounding[l], n, padded);
+      }
     }
     code_layers_.push_back(view);
   }

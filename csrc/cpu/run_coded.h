@@ -29,11 +29,13 @@ int64_t coded_scratch_bytes(const NetworkView& net) {
 
 inline void zero(float* to, int64_t n) { __builtin_memset(to, 0, static_cast<size_t>(n) * sizeof(float)); }
 
-inline void start_coded(const NetworkView& net, const Request& request, int64_t row, CodedSample& s) {
+inline void start_coded(const NetworkView& net, const Request& request, int64_t row, const float* features,
+                        CodedSample& s) {
   const CodeView& code = *net.code;
   const LayerView& last = net.layers[net.n_layers - 1];
   s.row = row;
   s.n_ids = 0;
+  s.terms = code.largest ? first_terms(net, features) : 0.0f;
   const bool digits = code.kind == static_cast<int>(CodeKind::digits);
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     const LayerView& layer = net.layers[l];
@@ -158,7 +160,7 @@ bool run_coded(const NetworkView& net, const Request& request, int64_t first, in
       currents[i] = samples[i].constant;
     }
     constant_currents(net.layers[0], inputs, currents, n, 0, net.layers[0].panels);
-    for (int64_t i = 0; i < n; ++i) start_coded(net, request, first + begin + i, samples[i]);
+    for (int64_t i = 0; i < n; ++i) start_coded(net, request, first + begin + i, inputs[i], samples[i]);
     bool finished = true;
     if (code.kind == static_cast<int>(CodeKind::rate)) {
       finished = code.signed_spikes ? run_side_by_side<CodeKind::rate, true>(net, request, samples, n, interrupt)

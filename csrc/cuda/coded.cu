@@ -29,8 +29,9 @@ struct Sample {
   float* received;  // (widest) what a layer has sent in its turn so far, in smallest spikes
   float* output;    // (padded last), all three
   float* weighted;
-  float* running;      // the whole warp reads it
-  bool inside, above;  // digits, of all lanes: see cpu/coded_sample.h
+  float* running;  // the whole warp reads it
+  float terms;     // digits, the same in all lanes, as are these: see cpu/coded_sample.h
+  bool inside, above;
 };
 
 __device__ __forceinline__ Sample lay_out(const Coded& a, float* memory) {
@@ -126,7 +127,7 @@ __device__ __forceinline__ bool radix_is_certain(const Coded& a, const Sample& s
 }
 
 __device__ __forceinline__ bool digits_are_certain(const Coded& a, const Sample& s, int64_t t) {
-  if (!s.inside) return false;
+  if (!s.inside || s.above) return false;
   const CodedLayer &hidden = a.layers[a.n_layers - 2], &last = a.layers[a.n_layers - 1];
   const Best best = best_of(s.running, last.n_out);
   if (!best.ordered) return false;
@@ -134,8 +135,9 @@ __device__ __forceinline__ bool digits_are_certain(const Coded& a, const Sample&
   return leads(a, s, best, [&](int32_t b) {
     float sum = 0.0f;
     for (int32_t j = 0; j < hidden.n_out; ++j) {
-      const float low = larger(drive[j] - drift[j], 0.0f) - sent[j];
-      const float high = larger(drive[j] + drift[j], 0.0f) - sent[j];
+      const float moves = drift[j] + s.terms * hidden.rounding[j];
+      const float low = larger(drive[j] - moves, 0.0f) - sent[j];
+      const float high = larger(drive[j] + moves, 0.0f) - sent[j];
       const float* weights = last.weights + int64_t{j} * last.padded;
       const float difference = weights[best.index] - weights[b];
       sum = sum + smaller(difference * low, difference * high);
@@ -200,9 +202,10 @@ __device__ __forceinline__ void rate_step(const Coded& a, int64_t t, Sample& s) 
 template <bool Signed>
 __device__ __forceinline__ void digits_step(const Coded& a, int64_t t, Sample& s) {
   const int32_t hidden = a.n_layers - 1;
-  bool above_one = false, may_leave = false;
+  bool within = true, inside = true;
   for (int32_t l = 0; l < hidden; ++l) {
     const CodedLayer& layer = a.layers[l];
+    const float most = l + 1 < hidden ? 1.0f : kMostActivation;
     for_neurons(layer, s, [&](int32_t j) {
       float &drive = s.state[layer.state + j], &sent = s.sent[layer.state + j];
       if (l > 0) drive = drive + received_current(layer, s, j);
@@ -211,14 +214,16 @@ __device__ __forceinline__ void digits_step(const Coded& a, int64_t t, Sample& s
       const float wanted = layer.guards ? drive - layer.guards[at] : drive;
       const float digit = digit_step<Signed>(wanted, sent, value, layer.thresholds[at], 0.0f, 1.0f);
       s.next[j] = digit * value;
-      above_one = above_one || above(drive, 1.0f);
-      if (layer.drift && l + 1 < hidden) may_leave = may_leave || above(drive + layer.drift[at], 1.0f);
+      within = within && at_least(1.0f, drive);
+      if (layer.drift) {
+        inside = inside && at_least(most, drive + (layer.drift[at] + s.terms * layer.rounding[j]));
+      }
       note(a, layer, s, t, j, digit, digit * digit, clip(drive, 0.0f, 1.0f) - sent);
     });
     hand_over(s);
   }
-  s.above = __ballot_sync(kWholeWarp, above_one) != 0;
-  s.inside = __ballot_sync(kWholeWarp, may_leave) == 0;
+  s.above = __ballot_sync(kWholeWarp, !within) != 0;
+  s.inside = __ballot_sync(kWholeWarp, !inside) == 0;
   const CodedLayer& last = a.layers[hidden];
   for_neurons(last, s, [&](int32_t j) {
     s.running[j] = s.running[j] + received_current(last, s, j);
@@ -309,6 +314,10 @@ __device__ __forceinline__ void start(const Coded& a, int64_t row, Sample& s) {
     }
     s.constant[j] = h + first.bias[j];
   });
+  s.terms = 0.0f;
+  for (int32_t k = 0; a.largest && k < a.inputs.features; ++k) {
+    s.terms = s.terms + a.largest[k] * fabsf(encoded_input(a.inputs, row, k));
+  }
   for (int32_t l = 0; l + 1 < a.n_layers; ++l) {
     const CodedLayer& layer = a.layers[l];
     for_neurons(layer, s, [&](int32_t j) {

@@ -52,7 +52,7 @@ void Plan::make_coded(const NetworkSpec& spec) {
     CodedTables tables{};
     tables.weights = pack_rows(inputs_along_rows, n, padded, 0.0f);
     tables.bias = pack_rows(layer.bias.empty() ? zeros : layer.bias, n, padded, 0.0f);
-    tables.values = tables.thresholds = tables.guards = tables.drift = kNone;
+    tables.values = tables.thresholds = tables.guards = tables.drift = tables.rounding = kNone;
     if (hidden && code.kind == CodeKind::digits) {
       const auto at = static_cast<size_t>(l);
       constexpr float never = std::numeric_limits<float>::infinity();
@@ -63,7 +63,10 @@ void Plan::make_coded(const NetworkSpec& spec) {
       tables.values = pack_rows(code.values[at], n, padded, 0.0f);
       tables.thresholds = pack_rows(thresholds, n, padded, never);
       if (!code.guards.empty()) tables.guards = pack_rows(code.guards[at], n, padded, 0.0f);
-      if (!code.drift.empty()) tables.drift = pack_rows(code.drift[at], n, padded, 0.0f);
+      if (!code.drift.empty()) {
+        tables.drift = pack_rows(code.drift[at], n, padded, 0.0f);
+        tables.rounding = pack_rows(code.rounding[at], n, padded, 0.0f);
+      }
     }
     coded_tables_.push_back(tables);
     CodedLayer& to = a.layers[l];
@@ -97,7 +100,8 @@ void Plan::make_coded(const NetworkSpec& spec) {
   };
   coded_lists_ = {list(code.starts),   list(code.step_weights),
                   list(code.divisors), list(code.bounds),
-                  list(code.left),     pack_rows(code.overtake, spec.n_out(), a.layers[n_layers - 1].padded, 0.0f)};
+                  list(code.left),     pack_rows(code.overtake, spec.n_out(), a.layers[n_layers - 1].padded, 0.0f),
+                  list(code.largest)};
 }
 
 // How many samples a launch takes: all, unless what they carry is in memory and must fit there.
@@ -125,6 +129,7 @@ void Plan::run_coded(const Request& request, const float* packed, void* workspac
     layer.thresholds = at(tables.thresholds);
     layer.guards = at(tables.guards);
     layer.drift = at(tables.drift);
+    layer.rounding = at(tables.rounding);
     layer.counts = hidden && request.spike_counts ? request.spike_counts[l] : nullptr;
     layer.spikes = hidden && request.spikes ? request.spikes[l] : nullptr;
     layer.potentials = request.potentials ? request.potentials[l] : nullptr;
@@ -135,6 +140,7 @@ void Plan::run_coded(const Request& request, const float* packed, void* workspac
   a.bounds = at(coded_lists_.bounds);
   a.left = at(coded_lists_.left);
   a.overtake = at(coded_lists_.overtake);
+  a.largest = at(coded_lists_.largest);
   a.batch = request.batch;
   a.output = request.output;
   a.steps = request.steps;

@@ -182,6 +182,7 @@ struct CodedLayer {
   const float* weights;                               // (n_in, padded)
   const float* bias;                                  // (padded)
   const float *values, *thresholds, *guards, *drift;  // digits: (timesteps, padded); the last two may be null
+  const float* rounding;                              // digits: (padded), or null
   float *counts, *spikes, *potentials;                // (batch, n_out), twice (timesteps, batch, n_out), or null
   int32_t n_in, n_out, padded;
   int32_t state;  // where the layer's state begins in a sample's, in floats
@@ -198,6 +199,7 @@ struct Coded {
   float threshold, offset, slack;
   const float *starts, *step_weights, *divisors, *bounds, *left;  // see core/code.h; null if empty
   const float* overtake;                                          // (n_out, padded), or null
+  const float* largest;                                           // (features), or null
   int64_t timesteps, batch;
   float *output, *steps, *certified, *saturated;  // the last three may be null
   float* memory;                                  // (rows, floats), or null: then shared memory holds them

@@ -68,10 +68,10 @@ class Plan {
   struct Workspace;
   // Where a layer's tables, and the network's, lie in packed_; -1: nowhere.
   struct CodedTables {
-    int64_t weights, bias, values, thresholds, guards, drift;
+    int64_t weights, bias, values, thresholds, guards, drift, rounding;
   };
   struct CodedLists {
-    int64_t starts, step_weights, divisors, bounds, left, overtake;
+    int64_t starts, step_weights, divisors, bounds, left, overtake, largest;
   };
 
   void pack(const LayerSpec& layer, bool constant, bool fires);

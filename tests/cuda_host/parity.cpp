@@ -83,7 +83,10 @@ void make_coded(Random& random, NetworkSpec& net) {
     code.values.push_back(std::move(values));
     code.thresholds.push_back(std::move(thresholds));
     if (guarded) code.guards.push_back(numbers(n, 0.2f));
-    if (code.exit == ExitKind::certified) code.drift.push_back(std::move(drift));
+    if (code.exit != ExitKind::certified) continue;
+    code.drift.push_back(std::move(drift));
+    code.rounding.push_back(numbers(net.layers[l].n_out, 0.02f));
+    if (l == 0) code.largest = numbers(net.layers[0].n_in, 1.0f);
   }
 }
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from snnfast.reference.plain import encode, layer_current, step
 from snnfast.reference.simulation import Simulation
 from snnfast.spec import DigitsCode, FloatArray, NetworkSpec, RadixCode, RateCode, StagedCode
-from snnfast.spec.certificate import Certificate, certificate
+from snnfast.spec.certificate import MOST_ACTIVATION, Certificate, certificate
 
 
 def _tensor(array: FloatArray) -> Tensor:
@@ -33,7 +33,8 @@ class _Run:
         self.weights = [_tensor(w) for w in spec.synapse_weights]
         self.biases = [None if b is None else _tensor(b) for b in spec.biases]
         self.batch, self.hidden = observations.shape[0], len(self.weights) - 1
-        self.first_current = self.current(0, encode(spec, observations))
+        features = encode(spec, observations)
+        self.first_current = self.current(0, features)
         self.counts = [self.zeros(i) for i in range(self.hidden)]
         self.steps = torch.zeros(self.batch)
         self.running = torch.ones(self.batch, dtype=torch.bool)  # samples that have not stopped
@@ -44,6 +45,9 @@ class _Run:
         self.spikes: list[list[Tensor]] = [[] for _ in range(self.hidden)]
         self.potentials: list[list[Tensor]] = [[] for _ in self.weights]
         self.certificate: Certificate | None = certificate(spec)
+        if self.certificate is not None and self.certificate.largest is not None:
+            largest = _tensor(self.certificate.largest).unsqueeze(0)
+            self.terms = layer_current(features.abs(), largest, None)  # (B, 1), see Certificate
 
     def zeros(self, layer: int) -> Tensor:
         return torch.zeros(self.batch, self.weights[layer].shape[0])
@@ -238,9 +242,10 @@ def simulate_digits(run: _Run, code: DigitsCode) -> None:
                 output = output + arriving
         run.note_potential(run.hidden, output)
         run.steps += run.running
-        above = torch.stack([(d > 1).any(dim=1) for d in drive]).any(dim=0)
+        above = torch.stack([~(d <= 1).all(dim=1) for d in drive]).any(dim=0)  # or not a number
         run.saturated = torch.where(run.running, above, run.saturated)
-        run.stop(t, t == spec.timesteps - 1, output, _digits_sure(run, t, drive, sent[-1], output))
+        sure = _digits_sure(run, t, drive, sent[-1], output)
+        run.stop(t, t == spec.timesteps - 1, output, None if sure is None else sure & ~above)
 
 
 def _digits_sure(run: _Run, t: int, drive: list[Tensor], sent: Tensor, output: Tensor) -> Tensor | None:
@@ -248,10 +253,12 @@ def _digits_sure(run: _Run, t: int, drive: list[Tensor], sent: Tensor, output: T
     if tables is None:
         return None
     assert tables.drift is not None
+    assert tables.rounding is not None
     inside = torch.ones(run.batch, dtype=torch.bool)
-    for z, drift in zip(drive[:-1], tables.drift[:-1], strict=True):
-        inside &= (z + _tensor(drift[t]) <= 1).all(dim=1)
-    moves = _tensor(tables.drift[-1][t])
+    most = [1.0] * (run.hidden - 1) + [MOST_ACTIVATION]
+    for z, drift, rounding, limit in zip(drive, tables.drift, tables.rounding, most, strict=True):
+        moves = _tensor(drift[t]) + run.terms * _tensor(rounding)
+        inside &= (z + moves <= limit).all(dim=1)
     low = clip(drive[-1] - moves, 0.0, math.inf) - sent
     high = clip(drive[-1] + moves, 0.0, math.inf) - sent
     weights = run.weights[-1]

@@ -25,7 +25,8 @@ class Simulation:
             what it has received in the last turn. Zeros after a sample has stopped.
         steps: steps that each sample ran, all layers' turns together, (B,), float32; None without ``early_exit``.
         certified: 1 where the decision was certified, else 0, (B,), float32; None without a certified exit.
-        saturated: 1 where a neuron's drive ended above its range, else 0, (B,), float32; None but for digits.
+        saturated: 1 where at the decision's last step a neuron's drive was above its range, or no number, else 0,
+            (B,), float32; None but for digits.
     """
 
     output: Tensor

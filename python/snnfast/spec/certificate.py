@@ -29,22 +29,31 @@ class Certificate:
 
     * radix: ``left[t] * overtake[a, b]``;
     * digits: ``sum_j min(D_j (low_j - x_j), D_j (high_j - x_j))`` with ``D_j = W[a,j] - W[b,j]`` of the last layer,
-      ``low_j = max(0, z_j - drift[t,j])`` and ``high_j = max(0, z_j + drift[t,j])``: between them lies the activation
-      in the original network of the last hidden neuron j, which has sent x_j and whose drive is z_j so far.
-      It is void while a neuron of an earlier hidden layer may end above 1: ``z + drift > 1`` (the first layer's drive
-      is constant, so its drift is the rounding alone).
+      ``low_j = max(0, z_j - drift_j)`` and ``high_j = max(0, z_j + drift_j)``: between them lies the activation in the
+      original network of the last hidden neuron j, which has sent x_j and whose drive is z_j so far. Where
+      ``drift = drift[t] + terms * rounding``, and ``terms = sum_k largest[k] |x[k]|`` of the features: the first
+      layer's sums may be small and their terms not, whose rounding then counts.
+      It is void while a drive is above 1, where a neuron cannot follow it; and unless ``z + drift <= 1`` for all
+      neurons of earlier layers, which send what the last one's drift is made of, and ``<= MOST_ACTIVATION`` for those
+      of the last one, up to which rounding is taken. (The first layer's drive is constant: its drift is the rounding.)
 
     Attributes:
         slack: rounding of outputs and sums.
         left: radix, (K,): what the bits to come may add, in whole smallest spikes.
         overtake: radix, (n_out, n_out): ``sum_j min(0, W[a,j] - W[b,j])`` per smallest spike.
-        drift: digits, per hidden layer (T, n): the most that the original's drive may differ from the one so far.
+        drift: digits, per hidden layer (T, n): the most that the original's drive may differ from the one so far, but
+            for the rounding of the first layer's terms.
+        rounding: digits, per hidden layer (n,): the most that that adds, per unit of ``terms``.
+        largest: digits, (features,): the largest magnitude of each input's weights, at least the smallest normal
+            number.
     """
 
     slack: np.float32
     left: FloatArray | None = None
     overtake: FloatArray | None = None
     drift: tuple[FloatArray, ...] | None = None
+    rounding: tuple[FloatArray, ...] | None = None
+    largest: FloatArray | None = None
 
 
 def code_arguments(spec: NetworkSpec) -> dict[str, Any] | None:
@@ -78,13 +87,20 @@ def code_arguments(spec: NetworkSpec) -> dict[str, Any] | None:
         names = [f.name for f in dataclasses.fields(tables) if getattr(tables, f.name) is not None]
         arguments |= {name: getattr(tables, name) for name in names}
         arguments["slack"] = float(tables.slack)
-        if tables.drift is not None:
-            arguments["drift"] = list(tables.drift)
+        arguments |= {name: list(arguments[name]) for name in ("drift", "rounding") if name in arguments}
     return arguments
 
 
 #: Half an ulp of 1 in float32, twice: for the rounding of either network.
 _UNIT = 2.0 * 2.0**-24
+#: Of a last hidden neuron in the original network, up to which a certificate of digits holds (kMostActivation of
+#: csrc/core/code.h). The neuron itself sends no more than 1; more than 2 would make certificates hardly earlier.
+MOST_ACTIVATION = 2.0
+
+#: What a product next to zero may lose, twice; and the least float32 that is as precise as others: a weight below it
+#: was rounded as if it were that.
+_SMALLEST = 2.0 * 2.0**-149
+_NORMAL = 2.0**-126
 
 
 def certificate(spec: NetworkSpec) -> Certificate | None:
@@ -92,12 +108,17 @@ def certificate(spec: NetworkSpec) -> Certificate | None:
     if spec.early_exit is None or spec.early_exit.kind != "certified":
         return None
     magnitudes = [np.abs(w).astype(np.float64) for w in spec.weights]
+    most = [1.0] * (len(magnitudes) - 1) + [MOST_ACTIVATION if isinstance(spec.code, DigitsCode) else 1.0]
     sums = [
-        w.sum(axis=1) + (0.0 if b is None else np.abs(b)) for w, b in zip(magnitudes, spec.biases, strict=True)
-    ]  # of a layer's terms, while its inputs are from 0 to 1
+        m * w.sum(axis=1) + (0.0 if b is None else np.abs(b))
+        for m, w, b in zip(most, magnitudes, spec.biases, strict=True)
+    ]  # of a layer's terms, while its inputs are from 0 to `most`
     # A sum of n terms, arriving in T parts, in either network; the decision adds one more sum of n.
-    rounding = [_UNIT * (w.shape[1] + spec.timesteps + 4) * s for w, s in zip(magnitudes, sums, strict=True)]
-    slack = np.float32(_up(np.array(4.0 * rounding[-1].max())))
+    errors = [
+        _UNIT * (w.shape[1] + spec.timesteps + 4) * s + _SMALLEST * w.shape[1]
+        for w, s in zip(magnitudes, sums, strict=True)
+    ]
+    slack = np.float32(_up(np.array(4.0 * errors[-1].max())))
     last = spec.weights[-1].astype(np.float64)
     if isinstance(spec.code, RadixCode):
         bits = spec.timesteps
@@ -105,16 +126,24 @@ def certificate(spec: NetworkSpec) -> Certificate | None:
         left = np.array([2.0 ** (bits - k) - 1.0 for k in range(1, bits + 1)])
         return Certificate(slack, left=left.astype(np.float32), overtake=-_up(-difference))
     assert isinstance(spec.code, DigitsCode)
-    # The first layer's inputs are observations, of any size: its rounding is taken for inputs up to what makes a drive
-    # of 1 with the largest weight, which is generous by the width of the layer.
-    rounding[0] = _UNIT * (magnitudes[0].shape[1] + 4) * 16.0 * np.maximum(sums[0], 1.0)
+    # The first layer's inputs are observations, of any size: its terms are taken of every decision, its bias is known.
+    first = np.abs(spec.synapse_weights[0]).astype(np.float64)
+    factor = _UNIT * (first.shape[1] + 4)
+    errors[0] = factor * (0.0 if spec.biases[0] is None else np.abs(spec.biases[0]).astype(np.float64))
+    grows: _Doubles = np.full(magnitudes[0].shape[0], factor)
     drift: list[FloatArray] = []
+    rounding = [_up(grows)]
     reach: _Doubles = np.zeros((spec.timesteps, magnitudes[0].shape[1]))
-    for w, error, remaining in zip(magnitudes[:-1], rounding[:-1], spec.code.remaining, strict=True):
+    for w, error, remaining in zip(magnitudes[:-1], errors[:-1], spec.code.remaining, strict=True):
         moved = reach @ w.T + error
         drift.append(_up(moved))
         reach = remaining + moved[-1]
-    return Certificate(slack, drift=tuple(drift))
+    for w in magnitudes[1:-1]:
+        grows = w @ grows
+        rounding.append(_up(grows))
+    return Certificate(
+        slack, drift=tuple(drift), rounding=tuple(rounding), largest=_up(np.maximum(first.max(axis=0), _NORMAL))
+    )
 
 
 def _up(values: _Doubles) -> FloatArray:

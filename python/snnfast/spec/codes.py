@@ -179,8 +179,8 @@ class EarlyExit:
         kind: ``"calibrated"``: after the first step t whose margin, the largest running output less the second, is
             above ``bounds[t]`` (``RateCode``, ``DigitsCode``). ``"certified"``: after the first step from which nothing
             that may still come can change the decision (``RadixCode``: that of all its bits; ``DigitsCode``: that of
-            the original ReLU network, as long as no neuron leaves its range; a decision where one does is not
-            certified, and runs to the end).
+            the original ReLU network; a decision where a neuron is driven above its range is not certified, and runs to
+            the end).
         bounds: (T,), of "calibrated"; infinity where the decision must go on. ``None`` otherwise.
 
     Source: for margins Wu et al. 2023, arXiv 2301.09522 (cutoff); the certificates: docs/conversion.md.
