@@ -209,6 +209,26 @@ def test_act_takes_what_the_network_takes(net: sf.SpikingNetwork) -> None:
         net.act()  # type: ignore[call-arg]
 
 
+class Sevens(sf.SpikingNetwork):
+    """Made of other arguments, decides otherwise, and has something of its own."""
+
+    def __init__(self, net: sf.SpikingNetwork, note: str) -> None:
+        super().__init__(net.weights, net.biases, net.neuron, net.timesteps, backend=net.backend)
+        self.note = note
+
+    def act(self, observation: object, *, seed: int = 0) -> int:
+        return 7
+
+
+def test_a_subclass_stays_what_it_is_when_copied_or_sent(net: sf.SpikingNetwork) -> None:
+    one = Sevens(net, "mine")
+    for twin in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert type(twin) is Sevens
+        assert twin.note == "mine"
+        assert twin.act(X[0]) == 7
+        assert torch.equal(twin(X), net(X))
+
+
 def test_networks_can_be_copied_sent_and_forgotten(net: sf.SpikingNetwork) -> None:
     for twin in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert torch.equal(twin(X), net(X))

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,6 +48,26 @@ def test_vmap_takes_another_dimension_for_more_samples() -> None:
     assert torch.equal(torch.vmap(torch.vmap(network))(batches), want)
 
 
+def test_what_a_plain_call_converts_is_converted_everywhere() -> None:
+    network, x = make_network()
+    whole = (x * 4).round()
+    for kind in (torch.float64, torch.int64, torch.int8):
+        want = network(whole.to(kind))
+        assert torch.equal(torch.vmap(network)(whole.to(kind)), want)
+        program = torch.export.export(Policy(network), (whole.to(kind),))
+        assert torch.equal(program.module()(whole.to(kind)), Policy(network)(whole.to(kind)))
+
+
+def test_seeds_of_64_bits() -> None:
+    _, x = make_network()
+    network = sf.SpikingNetwork([torch.rand(3, 4)], timesteps=20, encoding="poisson")
+    x = x.abs().clamp(max=1)
+    for seed in (0, 7, 2**63 - 1, 2**63, 2**64 - 1):
+        want = network(x, seed=seed)
+        assert torch.equal(ops.run(x, network._number, 3, seed), want)
+    assert not torch.equal(network(x, seed=2**63), network(x, seed=2**63 + 1))
+
+
 def test_a_gradient_is_refused_clearly() -> None:
     network, x = make_network()
     output = ops.run(x.requires_grad_(), network._number, network.n_out)
@@ -65,6 +88,64 @@ def test_wrong_observations_are_refused(observations: torch.Tensor, error: type[
     network, _ = make_network()
     with pytest.raises(error, match=message):
         torch.ops.snnfast.run(observations, network._number, network.n_out, 0)
+
+
+def test_an_output_of_another_width_is_refused() -> None:
+    network, x = make_network()
+    with pytest.raises(ValueError, match="n_out must be 3, the network's number of outputs, got 2"):
+        torch.ops.snnfast.run(x, network._number, 2, 0)
+
+
+def test_a_number_says_all_that_outputs_depend_on() -> None:
+    layer = torch.ones(2, 4), torch.zeros(2)
+    options: list[dict[str, object]] = [
+        {},
+        {"timesteps": 7},
+        {"decoding": "mean_potential"},
+        {"encoding": "equidistant"},
+        {"neuron": sf.NeuronSpec(threshold=2.0)},
+        {"exact": False},
+        {"backend": "reference"},
+        {"split_inputs": True},
+    ]
+    made = [sf.SpikingNetwork([layer[0]], [layer[1]], **each) for each in options]  # type: ignore[arg-type]
+    made += [sf.SpikingNetwork([layer[0] + 1], [layer[1]]), sf.SpikingNetwork([layer[0]], [layer[1] + 1])]
+    made += [sf.SpikingNetwork([layer[0]]), sf.SpikingNetwork([layer[0].reshape(4, 2)])]
+    assert len({network._number for network in made}) == len(made)
+    again = sf.SpikingNetwork([layer[0]], [layer[1]], output_scale=3.0)
+    assert again._number == made[0]._number  # either may go
+    x = torch.rand(3, 4)
+    want = made[0](x)
+    made.clear()
+    gc.collect()
+    assert torch.equal(ops.run(x, again._number, 2), want)
+
+
+def test_a_saved_program_runs_with_the_network_it_was_made_of_or_not_at_all(tmp_path: Path) -> None:
+    network, x = make_network()
+    network.save(tmp_path / "network.safetensors")
+    torch.export.save(torch.export.export(Policy(network), (x,)), tmp_path / "program.pt2")
+    torch.save((x, Policy(network)(x)), tmp_path / "known.pt")
+    script = """
+import sys, torch, snnfast as sf
+folder = sys.argv[1]
+x, want = torch.load(f"{folder}/known.pt")
+others = [sf.SpikingNetwork([torch.rand(3, 4)], timesteps=20) for _ in range(12)]
+program = torch.export.load(f"{folder}/program.pt2").module()
+try:
+    program(x)
+except RuntimeError as error:
+    print(error)
+network = sf.SpikingNetwork.load(f"{folder}/network.safetensors")
+print(torch.equal(program(x), want))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    refusal, answer = done.stdout.splitlines()
+    assert f"network {network._number} is not, or no longer, alive in this process; load it" in refusal
+    assert answer == "True"
 
 
 def test_a_network_is_not_kept_alive_by_its_number() -> None:

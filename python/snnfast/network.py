@@ -32,7 +32,6 @@ from snnfast.spec import (
 )
 
 #: dtypes that are converted to float32 without a word: the other real numbers that observations come in.
-_CONVERTED = (torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 _CPU = torch.device("cpu")
@@ -56,7 +55,7 @@ def _as_observations(value: object, n_in: int, device: torch.device = _CPU) -> T
         if value.device != device:
             where = "the CPU" if device.type == "cpu" else f"device {device}"
             raise ValueError(f"observations must be on {where}, where this network runs, got device {value.device}")
-        if value.dtype != torch.float32 and value.dtype not in _CONVERTED:
+        if value.dtype != torch.float32 and value.dtype not in ops.CONVERTED:
             raise TypeError(f"observations must be float32, float64 or integers, got {value.dtype}")
         if value.requires_grad and torch.is_grad_enabled():
             raise NotImplementedError(
@@ -149,7 +148,10 @@ class SpikingNetwork:
         self._executable = backends.compile_network(spec, self._backend, exact)
         self._run = self._executable.run
         self._fast_run = self._executable.fast_run()
-        self._number = ops.register(self)
+        arrays, description = self._described()
+        named = ops.fingerprint(arrays, {**description, "backend": self._backend, "exact": exact})
+        self._name = ops.register(self, named)
+        self._number = named  # what a compiler can see through
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
         if type(self).act is SpikingNetwork.act:
@@ -270,13 +272,13 @@ class SpikingNetwork:
 
     def _as_operator(self, observations: Tensor, seed: int, original_units: bool) -> Tensor:
         """The call as one operator of torch, for torch.compile, torch.export and torch.vmap."""
-        output = ops.run(observations, self._number, self._spec.n_out, seed)
+        output = ops.run(observations, self._number, self._spec.n_out, check_seed(seed))
         return output * self.output_scale if original_units else output
 
     def _run_checked(self, observations: Tensor, seed: int) -> Tensor:
         """What the operator runs: a batch (B, n_in) of any strides."""
         batch = _as_observations(observations.detach(), self._n_in, self.device)
-        return self._run(batch, check_seed(seed))
+        return self._run(batch, seed % 2**64)  # the operator's are from -2**63 on
 
     def simulate(
         self,
@@ -326,8 +328,9 @@ class SpikingNetwork:
         backend = backends.resolve(str(wanted)) if wanted.type == "cuda" else "cpu"
         if self.device == torch.device(backend):
             return self
-        rebuild, (*arguments, _, exact, options) = self.__reduce__()
+        rebuild, (*arguments, _, exact, options), more = self.__reduce__()
         moved: SpikingNetwork = rebuild(*arguments, backend, exact, options)
+        moved.__dict__.update(more)
         return moved
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -342,7 +345,8 @@ class SpikingNetwork:
             "output_scale": self.output_scale,
             "conversion": self.conversion,
         }
-        return _rebuild, (*arguments, self._backend, self._exact, options)
+        more = {name: value for name, value in self.__dict__.items() if name not in _MADE}  # of a subclass
+        return _rebuild, (type(self), *arguments, self._backend, self._exact, options), more
 
     # How it is kept -------------------------------------------------------------------------------------------------
 
@@ -352,6 +356,12 @@ class SpikingNetwork:
         Raises:
             OSError: if the file cannot be written; whatever was there before is then untouched.
         """
+        tensors, metadata = self._described()
+        metadata |= {"output_scale": self.output_scale, "conversion": self.conversion}
+        checkpoint.save(path, "spiking-network", tensors, metadata)
+
+    def _described(self) -> tuple[dict[str, FloatArray], dict[str, Any]]:
+        """All that outputs depend on: arrays, and what JSON can hold."""
         spec = self._spec
         tensors = {f"weights.{i}": w for i, w in enumerate(spec.weights)}
         tensors |= {f"biases.{i}": b for i, b in enumerate(spec.biases) if b is not None}
@@ -371,10 +381,8 @@ class SpikingNetwork:
             "bias_input": spec.bias_input,
             "code": code,
             "early_exit": None if leave is None else leave.kind,
-            "output_scale": self.output_scale,
-            "conversion": self.conversion,
         }
-        checkpoint.save(path, "spiking-network", tensors, metadata)
+        return tensors, metadata
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, backend: str = "auto", exact: bool = True) -> SpikingNetwork:
@@ -434,9 +442,18 @@ def _decide(
     return int(run(batch.unsqueeze(0), check_seed(seed))[0].argmax())
 
 
-def _rebuild(*arguments: Any) -> SpikingNetwork:
+def _rebuild(kind: type[SpikingNetwork], *arguments: Any) -> SpikingNetwork:
     *positional, options = arguments
-    return SpikingNetwork(*positional, **options)
+    network = kind.__new__(kind)  # a subclass may be made from other arguments
+    SpikingNetwork.__init__(network, *positional, **options)
+    return network
+
+
+#: What SpikingNetwork itself makes of its arguments.
+_MADE = {
+    *("_spec", "_exact", "_backend", "_n_in", "output_scale", "conversion"),
+    *("_executable", "_run", "_fast_run", "_name", "_number", "act"),
+}
 
 
 _NEURON_FIELDS = ("alpha", "beta", "threshold", "reset", "order", "initial_potential")

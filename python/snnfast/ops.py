@@ -4,17 +4,21 @@
 Calling a :class:`~snnfast.network.SpikingNetwork` runs its backend directly, which is quicker. Inside
 ``torch.compile``, ``torch.export`` and ``torch.vmap`` the call becomes this operator, which keeps it whole.
 
-An operator takes tensors and numbers only, so a network is named by a number. The number is good in this process for as
-long as the network lives; an exported program that is run elsewhere needs the network registered there under the same
-number.
+An operator takes tensors and numbers only, so a network is named by a number, made of all that its outputs depend on. A
+program that names it finds any network like it that is alive in the process: an exported program that is saved and
+loaded elsewhere needs the network loaded there too, and refuses to run another.
 """
 
 from __future__ import annotations
 
-import itertools
+import hashlib
+import json
 import weakref
+from collections.abc import Mapping
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.library import Library
@@ -29,21 +33,42 @@ class Runnable(Protocol):
     def _run_checked(self, observations: Tensor, seed: int) -> Tensor: ...
 
 
-_networks: weakref.WeakValueDictionary[int, Runnable] = weakref.WeakValueDictionary()
-_numbers = itertools.count(1)
+class Name:
+    """A network's number, and who answers to it. It lives as long as one of them does."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.networks: weakref.WeakSet[Runnable] = weakref.WeakSet()
 
 
-def register(network: Runnable) -> int:
-    """Give a network a number for the operator; the network is not kept alive by it."""
-    number = next(_numbers)
-    _networks[number] = network
-    return number
+_names: weakref.WeakValueDictionary[int, Name] = weakref.WeakValueDictionary()
+
+
+def fingerprint(arrays: Mapping[str, npt.NDArray[Any]], description: Mapping[str, Any]) -> int:
+    """A number from 0 to 2**63 - 1, the same in every process, of arrays by name and of anything JSON can hold."""
+    names = sorted(arrays)
+    about = [description, [[name, str(arrays[name].dtype), arrays[name].shape] for name in names]]
+    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8)
+    for name in names:
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def register(network: Runnable, number: int) -> Name:
+    """Let the operator find a network. It is not kept alive by that; whoever has the name keeps the name alive."""
+    name = _names.setdefault(number, Name(number))
+    name.networks.add(network)
+    return name
 
 
 def _find(number: int) -> Runnable:
-    network = _networks.get(number)
+    name = _names.get(number)
+    network = next(iter(name.networks), None) if name is not None else None
     if network is None:
-        raise RuntimeError(f"snnfast::run: network {number} is not, or no longer, alive in this process")
+        raise RuntimeError(
+            f"snnfast::run: network {number} is not, or no longer, alive in this process; load it before the program "
+            "that runs it"
+        )
     return network
 
 
@@ -56,7 +81,10 @@ def _check(observations: Tensor) -> None:
 
 def _run(observations: Tensor, network: int, n_out: int, seed: int) -> Tensor:
     _check(observations)
-    return _find(network)._run_checked(observations, seed)
+    found = _find(network)
+    if n_out != found.n_out:
+        raise ValueError(f"n_out must be {found.n_out}, the network's number of outputs, got {n_out}")
+    return found._run_checked(observations, seed)
 
 
 def _fake(observations: Tensor, network: int, n_out: int, seed: int) -> Tensor:
@@ -97,9 +125,17 @@ torch.library.register_autocast("snnfast::run", "cuda", torch.float32, lib=_libr
 is_mapped = torch._C._functorch.is_batchedtensor
 
 
+#: Other kinds of observations than float32 that are converted to it.
+CONVERTED = (torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
 def run(observations: Tensor, network: int, n_out: int, seed: int = 0) -> Tensor:
-    """The operator as a plain function: observations (B, n_in) or (n_in,), float32."""
+    """The operator as a plain function: observations (B, n_in) or (n_in,), and a seed below 2**64."""
     if observations.ndim == 1:
         return run(observations.unsqueeze(0), network, n_out, seed)[0]
+    if observations.dtype in CONVERTED:
+        observations = observations.to(torch.float32)
+    if seed >= 2**63:  # an operator's numbers have a sign
+        seed -= 2**64
     output: Tensor = torch.ops.snnfast.run(observations, network, n_out, seed)
     return output
