@@ -38,6 +38,24 @@ def test_a_replay_is_cut_between_two_episodes_near_the_share(lengths: list[int])
 def test_a_replay_without_episodes_to_choose_from_is_cut_within(lengths: list[int] | None) -> None:
     first, last = split_replay(replay(lengths))
     assert (len(first), len(last)) == (30, 10)
+    assert [part.metadata["episode_lengths"] for part in (first, last)] == [[30], [10]]
+
+
+def test_the_held_out_part_of_one_episode_is_counted_by_its_own_length() -> None:
+    torch.manual_seed(3)
+    policy = make_policy([4, 12, 3])
+    made_from, held_out = split_replay(replay([2000]))
+    counted = HeldOut(policy, held_out).ask(convert(policy, made_from, preset="digits")).comparison()
+    assert counted.similarity > 0.99
+    low, high = counted.similarity_interval
+    assert 0.98 < low <= counted.similarity <= high
+
+
+def test_episodes_that_are_not_all_of_the_states_are_refused() -> None:
+    states = replay([20, 20])
+    states.metadata["episode_lengths"] = [20, 30]
+    with pytest.raises(ValueError, match="replay must have episode_lengths that add up to its 40 states, got 50"):
+        HeldOut(make_policy([4, 8, 2]), states)
 
 
 def test_one_state_cannot_be_split() -> None:

@@ -57,6 +57,9 @@ class HeldOut:
         policy: a trained ReLU network.
         replay: the states. The policy is asked anew: whose outputs the replay holds does not matter.
         seed: of intervals.
+
+    Raises:
+        ValueError: if the replay's ``episode_lengths`` do not add up to its states.
     """
 
     def __init__(self, policy: nn.Module, replay: Replay, seed: int = 1) -> None:
@@ -66,6 +69,11 @@ class HeldOut:
         self.outputs = activations(layers, replay.observations.numpy())[-1]
         self.decisions: npt.NDArray[np.int64] = self.outputs.argmax(axis=1)
         self.lengths: list[int] = replay.metadata.get("episode_lengths") or [len(replay)]
+        # Metadata can be changed after the replay has checked them, and intervals divide by these.
+        if sum(self.lengths) != len(replay):
+            raise ValueError(
+                f"replay must have episode_lengths that add up to its {len(replay)} states, got {sum(self.lengths)}"
+            )
         self.seed = seed
 
     def ask(self, network: SpikingNetwork) -> Answers:
@@ -170,7 +178,9 @@ def split_replay(replay: Replay, share: float = HELD_OUT) -> tuple[Replay, Repla
     lengths = replay.metadata.get("episode_lengths") or []
     cut = max(1, min(len(replay) - 1, round(len(replay) * (1 - share))))
     first = 0
-    if len(lengths) > 1:
+    if len(lengths) < 2:
+        lengths = []  # the cut is within the episode, and neither part has its length
+    else:
         ends = np.cumsum(lengths)[:-1]
         first = int(np.abs(ends - cut).argmin()) + 1
         cut = int(ends[first - 1])
