@@ -196,11 +196,41 @@ def test_not_tensors():
         Replay(**(GOOD | {"outputs": np.zeros((3, 2), dtype=np.float32)}))
 
 
-@pytest.mark.parametrize("lengths", [[2], [3, 0], [-1, 4], ["3"], {}, [3.0]])
-def test_inconsistent_lengths(tmp_path, lengths):
+NO_LENGTHS = "episode_lengths must be a list of whole numbers of at least 1, got "
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"),
+    [
+        ([2], "episode_lengths do not add up to its 3 states, but to 2"),
+        ([1, 3], "episode_lengths do not add up to its 3 states, but to 4"),
+        ([], "episode_lengths do not add up to its 3 states, but to 0"),
+        ([3, 0], NO_LENGTHS + r"\[3, 0\]"),
+        ([-1, 4], NO_LENGTHS + r"\[-1, 4\]"),
+        (["3"], NO_LENGTHS + r"\['3'\]"),
+        ({}, NO_LENGTHS + r"\{\}"),
+        ([3.0], NO_LENGTHS + r"\[3.0\]"),
+    ],
+)
+def test_inconsistent_lengths(tmp_path, lengths, message):
+    with pytest.raises(ValueError, match=message):
+        Replay(**GOOD, metadata={"episode_lengths": lengths})
     checkpoint.save(tmp_path / "x", "replay", GOOD, {"episode_lengths": lengths})
-    with pytest.raises(CheckpointError, match="episode_lengths do not add up to its 3 states"):
+    with pytest.raises(CheckpointError, match=message):
         Replay.load(tmp_path / "x")
+
+
+def test_a_part_of_a_replay_does_not_keep_the_lengths_of_the_whole():
+    whole = record_replay("CartPole-v1", POLICY, size=60, max_steps=20)
+    part = (whole.observations[:30], whole.actions[:30], whole.outputs[:30])
+    with pytest.raises(ValueError, match="do not add up to its 30 states, but to 60: metadata must have those of"):
+        Replay(*part, whole.metadata)
+    assert len(Replay(*part, {**whole.metadata, "episode_lengths": [20, 10]})) == 30
+
+
+def test_metadata_is_a_dict():
+    with pytest.raises(TypeError, match="metadata must be a dict, got NoneType"):
+        Replay(**GOOD, metadata=None)
 
 
 def test_missing_tensor(tmp_path):

@@ -37,7 +37,7 @@ class Replay:
             whether the last of them ended only because enough had been recorded.
 
     Raises:
-        TypeError, ValueError: if the arrays are not of these kinds and shapes.
+        TypeError, ValueError: if the arrays are not of these kinds and shapes, or the episodes are not all of the rows.
     """
 
     observations: torch.Tensor
@@ -59,6 +59,22 @@ class Replay:
                 raise ValueError(f"{name} must have {len(self.observations)} rows like observations, got {len(value)}")
         if int(self.actions.min()) < 0 or int(self.actions.max()) >= self.outputs.shape[1]:
             raise ValueError(f"actions must be from 0 to {self.outputs.shape[1] - 1}, the outputs' columns")
+        about: object = self.metadata
+        if not isinstance(about, dict):
+            raise TypeError(f"metadata must be a dict, got {type(about).__name__}")
+        self._check_lengths(about.get("episode_lengths"))
+
+    def _check_lengths(self, lengths: object) -> None:
+        """What cuts the rows into episodes must cut all of them, and no more: a part of a replay has its own."""
+        if lengths is None:
+            return
+        if not isinstance(lengths, (list, tuple)) or not all(type(n) is int and n > 0 for n in lengths):
+            raise ValueError(f"episode_lengths must be a list of whole numbers of at least 1, got {lengths!r:.80}")
+        if sum(lengths) != len(self):
+            raise ValueError(
+                f"episode_lengths do not add up to its {len(self)} states, but to {sum(lengths)}: metadata must have "
+                "those of these states, or none"
+            )
 
     def __len__(self) -> int:
         return len(self.observations)
@@ -80,15 +96,9 @@ class Replay:
         names = ("observations", "actions", "outputs")
         checkpoint.require(path, tensors, dict.fromkeys(names, torch.Tensor), what="tensor")
         try:
-            replay = cls(**{name: tensors[name] for name in names}, metadata=metadata)
+            return cls(**{name: tensors[name] for name in names}, metadata=metadata)
         except (TypeError, ValueError) as error:
             raise CheckpointError(path, f"is no replay memory: {error}") from error
-        lengths = metadata.get("episode_lengths")
-        if lengths is not None and not (
-            isinstance(lengths, list) and all(type(n) is int and n > 0 for n in lengths) and sum(lengths) == len(replay)
-        ):
-            raise CheckpointError(path, f"its episode_lengths do not add up to its {len(replay)} states")
-        return replay
 
 
 def record_replay(
