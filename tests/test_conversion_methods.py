@@ -262,3 +262,26 @@ def test_large_replays_spare_outliers(policy: torch.nn.Sequential, replay: sf.Re
         assert spared >= copies - 1
         in_order = np.sort(np.tile(wrong, (1, many)), axis=1)
         assert np.array_equal(found.wrong, in_order[:, -1 - spared])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "message"),
+    [
+        ([2, 8, 1], {"method": "digits", "early_exit": "calibrated"}, "at least two outputs with early_exit='calib"),
+        ([2, 8, 1], {"preset": "rate-early-exit"}, "at least two outputs with early_exit='calibrated'.*, got 1"),
+        ([2, 8, 1], {"preset": "radix-certified"}, "at least two outputs with early_exit='certified'.*, got 1"),
+        ([2, 8, 1], {"preset": "fewest-spikes"}, "at least two outputs with spike_error=0.00025.*, got 1"),
+        ([2, 3], {"preset": "digits-certified"}, "a hidden layer with method='digits'.*, got none"),
+        ([2, 3], {"preset": "fewest-spikes"}, "a hidden layer with method='digits'.*, got none"),
+        ([2, 3], {"method": "radix"}, "a hidden layer with method='radix'.*, got none"),
+        ([2, 3], {"method": "staged"}, "a hidden layer with method='staged'.*, got none"),
+    ],
+    ids=str,
+)
+def test_a_policy_that_lacks_what_the_settings_need_is_refused_by_name(
+    sizes: list[int], options: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^policy must have {message}"):
+        sf.convert(sf.make_policy(sizes), torch.randn(100, 2), **options)  # type: ignore[arg-type]
+    if len(sizes) > 2:
+        assert sf.convert(sf.make_policy(sizes), torch.randn(100, 2), method="digits").sizes == tuple(sizes)

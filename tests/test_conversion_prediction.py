@@ -217,3 +217,16 @@ def test_wrong_arguments(policy: torch.nn.Sequential, replay: sf.Replay) -> None
         found.extrapolate(5)
     with pytest.raises(ValueError, match="timesteps must be"):
         found.extrapolate(0)
+
+
+def test_one_output_decides_nothing() -> None:
+    policy, states = sf.make_policy([2, 8, 1]), torch.randn(100, 2)
+    replay = sf.Replay(states, torch.zeros(100, dtype=torch.int64), torch.zeros(100, 1))
+    network = sf.convert(policy, replay, preset="rate")
+    wanted = "policy must have at least two outputs, between which it decides, got 1"
+    with pytest.raises(ValueError, match=wanted):
+        sf.predict_similarity(network, policy, replay)
+    with pytest.raises(ValueError, match=wanted):
+        sf.diagnose(network, policy, replay)
+    with pytest.raises(ValueError, match=wanted):
+        sf.sweep(policy, replay)

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from snnfast.conversion import PRESETS, convert
-from snnfast.conversion.comparison import Comparison, HeldOut, split_replay
+from snnfast.conversion.comparison import Comparison, HeldOut, check_outputs, split_replay
 from snnfast.conversion.prediction import predict_similarity
 from snnfast.conversion.presets import get_preset
 from snnfast.conversion.scaling import check_percentile
@@ -201,6 +201,7 @@ def sweep(
     if episodes and env_id is None:
         raise ValueError("env_id must be given to play episodes: the replay does not say which environment it is of")
     asked = HeldOut(policy, held_out, seed)
+    check_outputs(asked.sizes)
     todo = [
         (method, percentile, t)
         for method in dict.fromkeys(methods)

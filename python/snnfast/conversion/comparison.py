@@ -108,6 +108,7 @@ def ask_about(net: SpikingNetwork, policy: nn.Module, replay: Replay, seed: int 
         raise TypeError(f"replay must be a Replay, got {type(replay).__name__}")
     layers = read_network(policy)
     sizes = (int(layers[0].weight.shape[1]), *(len(layer.weight) for layer in layers))
+    check_outputs(sizes)
     if sizes != net.sizes:
         raise ValueError(f"policy must be the network that net was made from, of sizes {net.sizes}, got {sizes}")
     if replay.observations.shape[1] != net.n_in:
@@ -115,6 +116,12 @@ def ask_about(net: SpikingNetwork, policy: nn.Module, replay: Replay, seed: int 
             f"replay must hold {net.n_in} features per state, as net takes, got {replay.observations.shape[1]}"
         )
     return HeldOut(policy, replay, seed)
+
+
+def check_outputs(sizes: Sequence[int]) -> None:
+    """Raise a ``ValueError`` for a policy whose layers have these sizes, the outputs last, if it decides nothing."""
+    if sizes[-1] < 2:
+        raise ValueError(f"policy must have at least two outputs, between which it decides, got {sizes[-1]}")
 
 
 def _joined(parts: list[torch.Tensor]) -> npt.NDArray[np.float64]:

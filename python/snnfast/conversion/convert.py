@@ -193,6 +193,7 @@ def convert(
     else:
         gain = output_gain(neuron, settings.timesteps, decoding, backend=backend)
     layers = read_network(policy)
+    _check_layers(settings, layers)
     observations = None if replay is None else _observations(replay, layers[0].weight.shape[1])
     scaled = scale_network(
         layers,
@@ -289,6 +290,22 @@ def check_free(given: Mapping[str, Any], target_similarity: float | None) -> Non
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise ValueError(f"target_similarity chooses the settings itself: leave {' and '.join(names)} out")
+
+
+def _check_layers(settings: Preset, layers: Sequence[LinearLayer]) -> None:
+    """What the settings need of the policy, before anything below speaks of weights that the user has not passed."""
+    if settings.method != "rate" and len(layers) < 2:
+        raise ValueError(
+            f"policy must have a hidden layer with method={settings.method!r}, whose hidden neurons fire, got none"
+        )
+    outputs = len(layers[-1].weight)
+    for name in ("early_exit", "spike_error"):
+        value = getattr(settings, name)
+        if value is not None and outputs < 2:
+            raise ValueError(
+                f"policy must have at least two outputs with {name}={value!r}, which looks at their difference, "
+                f"got {outputs}"
+            )
 
 
 def _code(
