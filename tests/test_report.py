@@ -204,6 +204,24 @@ def test_everything_that_is_known_is_on_the_page(
     }
 
 
+@pytest.mark.parametrize("preset", ["digits-certified", "fewest-spikes-exit"])
+def test_what_is_certified_on_a_grid_is_the_rounded_networks(
+    preset: str, states: tuple[Replay, Replay], tmp_path: Path
+) -> None:
+    plain = convert(POLICY, states[0], preset=preset)
+    rounded = convert(POLICY, states[0], preset=preset, weight_grid=6, split_inputs=True)
+    for folder, network, whose in ((tmp_path / "a", plain, "original"), (tmp_path / "b", rounded, "rounded")):
+        page = check(write_report(network, POLICY, states[1], folder))
+        words = page.words()
+        assert f"A certified decision is the {whose} network's" in words
+        assert f"stops once the {whose} network's decision is certain" in words
+        assert f"what is certified is the {whose} network's decision" in words
+        settings = dict(next(table for table in page.tables if table[0] == ["setting", "value"])[1:])  # type: ignore[arg-type]
+        assert settings.get("weight grid", "none").split(";")[0] == ("none" if whose == "original" else "6 bits")
+        assert settings.get("split inputs") == (None if whose == "original" else "on")
+    assert "the original network's" not in words
+
+
 def test_text_stays_text(result: SweepResult, states: tuple[Replay, Replay], tmp_path: Path) -> None:
     evil = '<script>alert("1")</script><img src=x onerror=alert(1)>'
     skipped = Skipped(method=evil, timesteps=1, percentile=1.0, reason=evil)

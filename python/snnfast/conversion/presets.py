@@ -139,7 +139,7 @@ ABOUT: dict[str, About] = {
     "digits-certified": About(
         "as digits; stops once the original network's decision is certain",
         f"{_SIGNED}, and adders over the last layer",
-        f"{_DIGITS}; what is certified is the original's decision",
+        f"{_DIGITS}; what is certified is the original network's decision",
     ),
     "digits-calibrated": About(
         "as digits; stops once it is 1.5 times as far ahead as any wrong decision of the replay was",
@@ -154,7 +154,7 @@ ABOUT: dict[str, About] = {
     "fewest-spikes-exit": About(
         "as fewest-spikes; stops once the original network's decision is certain",
         f"{_SIGNED}, a time window per layer, and adders over the last layer",
-        f"{_DIGITS}; what is certified is the original's decision",
+        f"{_DIGITS}; what is certified is the original network's decision",
     ),
 }
 

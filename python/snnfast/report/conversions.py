@@ -24,6 +24,9 @@ from snnfast.report.sweeps import SCALES, main_percentile, sweep_pictures
 from snnfast.spec import DigitsCode
 from snnfast.sweep import SweepResult
 
+#: What presets' descriptions say of a certified decision.
+_ORIGINALS = "the original network's"
+
 
 def write_report(
     network: SpikingNetwork,
@@ -187,7 +190,7 @@ def _exit_words(network: SpikingNetwork, counted: Comparison) -> str:
         )
     if isinstance(network.spec.code, DigitsCode):
         return words + (
-            "A certified decision is the original network's, whatever digits may still come. Where a neuron may leave "
+            f"A certified decision is {_certified(network)}, whatever digits may still come. Where a neuron may leave "
             "its range nothing is certified, and the decision runs on, to its last step if need be."
         )
     return words + "A certified decision is that of all bits: whatever bits come, it cannot change."
@@ -199,7 +202,13 @@ def _made_of(network: SpikingNetwork, preset: str) -> str:
     first = f"A {sizes} ReLU policy became a network of spiking neurons by the method “{preset}”"
     if about is None:
         return first + "."
-    return f"{first}: {about.what}. Hardware: {about.hardware}. As quantisation: {about.equals}."
+    what, equals = (words.replace(_ORIGINALS, _certified(network)) for words in (about.what, about.equals))
+    return f"{first}: {what}. Hardware: {about.hardware}. As quantisation: {equals}."
+
+
+def _certified(network: SpikingNetwork) -> str:
+    """Whose decisions digits certify: a grid makes the weights another network's before anything is certified."""
+    return "the rounded network's" if network.conversion.get("weight_grid") else _ORIGINALS
 
 
 def _one_decision(
@@ -265,6 +274,12 @@ def _settings(network: SpikingNetwork) -> list[tuple[str, ...]]:
         for name, value in pairs.items()
         if value is not None and pairs.get("method") in OPTIONS.get(name, (pairs.get("method"),))
     ]
+    if network.spec.split_inputs:
+        rows.append(("split inputs", "on"))
+    grid = network.conversion.get("weight_grid")
+    if grid:
+        moved = significant(max(grid["largest_change"]))
+        rows.append(("weight grid", f"{grid['bits']} bits; a weight moved by at most {moved}"))
     return [*rows, ("runs on", f"{method['backend']}, {method['isa']}: {method['method']}")]
 
 
