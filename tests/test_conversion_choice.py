@@ -106,6 +106,12 @@ def test_ranges_are_widened_where_states_leave_them() -> None:
     assert all(row.settings["headroom"] == 2.0 for row in beyond.tried), "no steps are tried on ranges that cannot do"
 
 
+def test_ranges_are_not_widened_for_what_a_grid_rounds_off(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    with pytest.raises(sf.TargetNotReached) as info:
+        sf.convert(policy, replay, target_similarity=0.99, weight_grid=4)
+    assert "headroom" not in info.value.choice.tried[0].settings
+
+
 def test_no_network_meets_the_target() -> None:
     policy = linear_policy()
     with pytest.raises(sf.TargetNotReached, match=r"target_similarity=0\.99 is not met: of \d+ networks tried") as info:

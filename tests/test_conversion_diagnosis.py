@@ -215,3 +215,48 @@ def test_wrong_arguments() -> None:
         sf.diagnose(network, policy, seen.observations)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="replay must hold 2 features per state"):
         sf.diagnose(network, policy, sf.Replay(torch.zeros(3, 4), seen.actions[:3], seen.outputs[:3]))
+
+
+def test_rounded_weights_are_blamed_and_not_the_ranges(trained: tuple[torch.nn.Module, sf.Replay]) -> None:
+    policy, replay = trained
+    seen, other = sf.split_replay(replay)
+    found = sf.diagnose(sf.convert(policy, seen, preset="digits", weight_grid=4), policy, other)
+    assert [stage.name for stage in found.stages] == ["weights", "ranges", "spikes", "read-out"]
+    assert found.stages[0].differing > 0.05
+    share = f"{100 * found.stages[0].differing:.3g} %"
+    assert found.advice[0] == (
+        f"weights rounded to 4 bits alone make {share} of the decisions differ: "
+        "raise weight_grid from 4 to 6, or leave the grid out"
+    )
+    assert not any("ranges alone" in sentence for sentence in found.advice)
+    # The advice works, and narrow ranges on a grid are blamed for what they add.
+    finer = sf.diagnose(sf.convert(policy, seen, preset="digits", weight_grid=6), policy, other)
+    assert finer.stages[0].error < found.stages[0].error / 2
+    assert finer.stages[0].differing < found.stages[0].differing
+    narrow = sf.diagnose(sf.convert(policy, seen, preset="digits", weight_grid=12, percentile=50.0), policy, other)
+    added = narrow.stages[1].differing - narrow.stages[0].differing
+    assert added > 0.01
+    assert any(f"make {100 * added:.3g} % of the decisions differ; see the layers" in a for a in narrow.advice)
+
+
+@pytest.mark.parametrize("calibrate", ["bias", "qcfs"])
+def test_calibration_is_no_fault_of_the_ranges(calibrate: str, trained: tuple[torch.nn.Module, sf.Replay]) -> None:
+    policy, replay = trained
+    seen, other = sf.split_replay(replay)
+    network = sf.convert(policy, seen, method="staged", timesteps=4, calibrate=calibrate)  # type: ignore[arg-type]
+    found = sf.diagnose(network, policy, other)
+    by_name = {stage.name: stage for stage in found.stages}
+    # Without the spikes, calibrated weights are wrong by what they make good; cutting off adds next to nothing.
+    assert by_name["weights"].differing > 0.05
+    assert by_name["ranges"].differing == pytest.approx(by_name["weights"].differing, abs=0.005)
+    assert not any("ranges alone" in sentence or "weights" in sentence for sentence in found.advice)
+    assert found.advice[0].startswith("too few steps make ")
+    assert f"{100 * by_name['read-out'].differing:.2g}"[:2] in found.advice[0]
+
+
+def test_what_a_shifted_range_cuts_off_is_no_fault_of_the_weights(trained: tuple[torch.nn.Module, sf.Replay]) -> None:
+    policy, replay = trained
+    network = sf.convert(policy, replay, preset="rate", percentile=95.0, weight_grid=16)
+    by_name = {stage.name: stage for stage in sf.diagnose(network, policy, replay).stages}
+    # Sixteen bits are nearly the policy's own weights: the rest is what ranges from a lower percentile on cut off.
+    assert by_name["weights"].largest_error < 0.005 < 0.1 < by_name["ranges"].largest_error

@@ -124,6 +124,25 @@ def test_what_ranges_cut_off_stays_however_many_steps(
     assert found.extrapolate(20) < 0.99 < wide.extrapolate(20)
 
 
+def test_rounded_weights_are_told_apart_from_the_ranges(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay
+) -> None:
+    plain = sf.predict_similarity(sf.convert(policy, replay, preset="digits"), policy, fresh)
+    rounded = sf.predict_similarity(sf.convert(policy, replay, preset="digits", weight_grid=4), policy, fresh)
+    calibrated = sf.predict_similarity(
+        sf.convert(policy, replay, method="staged", timesteps=4, calibrate="bias"), policy, fresh
+    )
+    assert plain.rounding_error is None
+    assert "weights on a grid" not in str(plain)
+    assert rounded.rounding_error == pytest.approx(rounded.error, rel=0.02)
+    assert f"and weights on a grid {rounded.rounding_error:.3g}" in str(rounded)
+    # More steps mend neither.
+    assert rounded.extrapolate(20) == pytest.approx(rounded.theory, abs=1e-3)
+    assert calibrated.rounding_error is None
+    for found in (rounded, calibrated):
+        assert found.clipping_error < 0.01 * found.error
+
+
 def test_errors_are_in_the_policys_units(policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay) -> None:
     network = sf.convert(policy, replay, preset="rate", timesteps=16)
     found = sf.predict_similarity(network, policy, fresh).outputs

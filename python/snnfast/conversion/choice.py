@@ -281,7 +281,9 @@ class _Search:
         if len(self.held_out.sizes) == 2:
             return 0.0  # without hidden layers nothing is
         width = {} if percentile is None else {"percentile": percentile, "headroom": headroom}
-        network = self.convert(self.policy, self.made_from, preset="digits", **width, **self.fixed)
+        # Without the grid: what rounding costs, wider ranges do not bring back.
+        others = {**self.fixed, "weight_grid": None}
+        network = self.convert(self.policy, self.made_from, preset="digits", **width, **others)
         outputs = clipped_activations(network.spec, self.held_out.observations.numpy())[-1]
         return float((outputs.argmax(axis=1) != self.held_out.decisions).mean())
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where a conversion's errors come from, layer by layer and stage by stage, and what to change.
 
-A decision goes wrong in stages: neurons cut off what exceeds their ranges, their spikes are too few to tell a number
-finely, the last layer reads them out in some way, and the decision may have stopped early. Each stage is run by itself
-on the same states, so what it adds is measured.
+A decision goes wrong in stages: weights may have been rounded, neurons cut off what exceeds their ranges, their spikes
+are too few to tell a number finely, the last layer reads them out in some way, and the decision may have stopped early.
+Each stage is run by itself on the same states, so what it adds is measured.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import numpy as np
 from torch import nn
 
 from snnfast.conversion.comparison import HeldOut, ask_about
+from snnfast.conversion.grid import MAX_BITS
 from snnfast.conversion.hidden import (
     best_two,
+    changed_weights,
     clipped_activations,
+    in_ranges,
     lead,
+    lowest_activations,
     made_with,
     original_units,
     spiking_activations,
@@ -75,7 +79,7 @@ class Stage:
     """The network up to one stage, compared with the policy.
 
     Attributes:
-        name: "ranges", "spikes", "read-out" or "early exit".
+        name: "weights", "ranges", "spikes", "read-out" or "early exit".
         error: mean size of the error of the lead (the policy's best output less its second), in the policy's units.
         largest_error: the largest one.
         differing: share of the decisions that differ from the policy's.
@@ -94,7 +98,8 @@ class Diagnosis:
     Attributes:
         states: that it was made on.
         layers: the hidden layers, from the first on.
-        stages: in their order, each with all of those before it; there is no "early exit" without one.
+        stages: in their order, each with all of those before it; there is no "early exit" without one, and no
+            "weights" where they are the policy's own.
         advice: what is wrong, and what to change, in sentences; what costs most comes first.
     """
 
@@ -143,9 +148,10 @@ class Diagnosis:
 def diagnose(net: SpikingNetwork, policy: nn.Module, replay: Replay) -> Diagnosis:
     """Measure where a converted network's errors come from.
 
-    The stages are: "ranges", hidden activations exact but cut off outside their ranges (with the network's own weights:
-    rounded to a grid, calibrated); "spikes", hidden activations as the spikes tell them, added up by an exact last
-    layer; "read-out", the network without early exit; "early exit", the network.
+    The stages are: "weights", exact activations with the network's own weights, where those were rounded to a grid or
+    calibrated; "ranges", hidden activations exact but cut off outside their ranges; "spikes", hidden activations as the
+    spikes tell them, added up by an exact last layer; "read-out", the network without early exit; "early exit", the
+    network.
 
     Args:
         net: from :func:`snnfast.convert`.
@@ -164,9 +170,12 @@ def diagnose(net: SpikingNetwork, policy: nn.Module, replay: Replay) -> Diagnosi
     whole = rebuilt(net)
     exact = clipped_activations(net.spec, states)
     told = spiking_activations(whole, states)
-    wanted = _in_ranges(net, activations(read_network(policy), states)[:-1])
-    layers = tuple(_layer(*of) for of in zip(wanted, exact[:-1], told, _lowest(net), strict=True))
-    outputs = {"ranges": exact[-1] * original_units(net)}
+    wanted, lowest = in_ranges(net, activations(read_network(policy), states)[:-1]), lowest_activations(net)
+    layers = tuple(_layer(*of) for of in zip(wanted, exact[:-1], told, lowest, strict=True))
+    outputs = {}
+    if changed_weights(net):
+        outputs["weights"] = clipped_activations(net.spec, states, lowest)[-1] * original_units(net)
+    outputs["ranges"] = exact[-1] * original_units(net)
     if told:
         weight, bias = net.spec.weights[-1].astype(np.float64), net.spec.biases[-1]
         outputs["spikes"] = (told[-1] @ weight.T + (0.0 if bias is None else bias)) * original_units(net)
@@ -174,22 +183,9 @@ def diagnose(net: SpikingNetwork, policy: nn.Module, replay: Replay) -> Diagnosi
     if net.spec.early_exit is not None:
         outputs["early exit"] = held_out.ask(net).outputs
     stages = tuple(_stage(name, found, held_out) for name, found in outputs.items())
-    return Diagnosis(states=len(states), layers=layers, stages=stages, advice=_advice(settings, layers, stages))
-
-
-def _in_ranges(net: SpikingNetwork, original: list[Float64Array]) -> list[Float64Array]:
-    """The original's activations in units of the ranges: 0 is the lower end, 1 the upper."""
-    scales, shifts = net.conversion["scales"], net.conversion["shifts"]
-    return [
-        (r - (0.0 if shift is None else np.asarray(shift))) / np.asarray(scale)
-        for r, scale, shift in zip(original, scales[:-1], shifts[:-1], strict=True)
-    ]
-
-
-def _lowest(net: SpikingNetwork) -> list[Float64Array]:
-    """What an original activation of 0 is in units of the ranges."""
-    zeros = [np.zeros((1, n)) for n in net.sizes[1:-1]]
-    return _in_ranges(net, zeros)
+    grid = net.conversion.get("weight_grid")
+    advice = _advice(settings, layers, stages, None if grid is None else grid["bits"])
+    return Diagnosis(states=len(states), layers=layers, stages=stages, advice=advice)
 
 
 def _layer(wanted: Float64Array, exact: Float64Array, told: Float64Array, lowest: Float64Array) -> LayerDiagnosis:
@@ -222,7 +218,9 @@ def _stage(name: str, outputs: Float64Array, held_out: HeldOut) -> Stage:
     )
 
 
-def _advice(settings: dict[str, Any], layers: tuple[LayerDiagnosis, ...], stages: tuple[Stage, ...]) -> tuple[str, ...]:
+def _advice(
+    settings: dict[str, Any], layers: tuple[LayerDiagnosis, ...], stages: tuple[Stage, ...], bits: int | None
+) -> tuple[str, ...]:
     """Sentences, in the order of what the stages add to the differing decisions, then what is wrong in layers."""
     by_name = {stage.name: stage for stage in stages}
     added: dict[str, float] = {}
@@ -230,22 +228,30 @@ def _advice(settings: dict[str, Any], layers: tuple[LayerDiagnosis, ...], stages
     for stage in stages:
         added[stage.name], before = stage.differing - before, stage.differing
     without_exit = by_name["read-out"].differing
+    # Calibrated weights are wrong without the spikes whose errors they make good: with those they are one cause.
+    weights = 0.0 if settings["calibrate"] is not None else added.get("weights", 0.0)
     # What a read-out averages away was no fault of the spikes: the two are one cause, the number of steps.
     causes = {
+        "weights": weights,
         "ranges": added["ranges"],
-        "steps": without_exit - by_name["ranges"].differing,
+        "steps": without_exit - added["ranges"] - weights,
         "early exit": added.get("early exit", 0.0),
     }
     sentences = []
     for cause in sorted((c for c in causes if causes[c] >= _WORTH_A_WORD), key=lambda c: -causes[c]):
         share = _percent(causes[cause])
-        if cause == "ranges":
-            sentences.append(f"the neurons' ranges alone make {share} of the decisions differ; see the layers below")
-        elif cause == "steps":
+        if cause == "weights":
+            assert bits is not None
+            ways = "" if bits == MAX_BITS else f"raise weight_grid from {bits} to {min(MAX_BITS, bits + 2)}, or "
             sentences.append(
-                f"too few steps make {share}{' more' if causes['ranges'] > 0 else ''} of the decisions differ: "
-                f"{_finer(settings, by_name)}"
+                f"weights rounded to {bits} bits alone make {share} of the decisions differ: {ways}leave the grid out"
             )
+        elif cause == "ranges":
+            alone = "alone make" if causes["weights"] <= 0 else "make"
+            sentences.append(f"the neurons' ranges {alone} {share} of the decisions differ; see the layers below")
+        elif cause == "steps":
+            more = " more" if causes["weights"] > 0 or causes["ranges"] > 0 else ""
+            sentences.append(f"too few steps make {share}{more} of the decisions differ: {_finer(settings, by_name)}")
         else:
             sentences.append(
                 f"stopping early makes {share} more of the decisions differ: raise exit_factor to "
@@ -256,8 +262,8 @@ def _advice(settings: dict[str, Any], layers: tuple[LayerDiagnosis, ...], stages
     beyond = any(layer.saturated or layer.below for layer in layers)
     if beyond and causes["ranges"] < _WORTH_A_WORD:
         sentences.append(
-            f"the neurons' ranges cut activations off, which by itself makes {_percent(causes['ranges'])} of the "
-            "decisions differ: it matters for the outputs, and for a certified exit"
+            f"the neurons' ranges cut activations off, which by itself makes {_percent(max(0.0, causes['ranges']))} of "
+            "the decisions differ: it matters for the outputs, and for a certified exit"
         )
     for number, layer in enumerate(layers, start=1):
         sentences += _layer_advice(number, layer, settings)

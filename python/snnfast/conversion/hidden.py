@@ -2,12 +2,14 @@
 """What hidden neurons say in spikes, beside what they should say: the two that a conversion's errors are split with.
 
 Between the original network and the spiking one stands the *clipped* network: the spiking network's own weights, with
-activations that are exact within the neurons' ranges and cut off outside. What it lacks to the original is the ranges'
-fault, and no number of steps mends it; what the spiking network lacks to it is due to its spikes being few.
+activations that are exact within the neurons' ranges and cut off outside. What it lacks to the original no number of
+steps mends; what the spiking network lacks to it is due to its spikes being few. Before it comes the network with the
+same weights that cuts nothing off: it is the original, unless weights were rounded to a grid or calibrated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,17 @@ from snnfast.spec import DigitsCode, FloatArray, NetworkSpec, RadixCode, RateCod
 _BUDGET = 2**24
 
 
-def clipped_activations(spec: NetworkSpec, observations: FloatArray) -> list[Float64Array]:
-    """Every layer's outputs if hidden activations were exact from 0 to 1 and cut off there, in scaled units."""
+def clipped_activations(
+    spec: NetworkSpec, observations: FloatArray, lowest: Sequence[Float64Array] | None = None
+) -> list[Float64Array]:
+    """Every layer's outputs if hidden activations were exact from 0 to 1 and cut off there, in scaled units.
+
+    Args:
+        spec: of a converted network.
+        observations: (N, n_in).
+        lowest: per hidden layer what an activation of 0 is in scaled units (:func:`lowest_activations`); activations
+            are then not cut off anywhere else.
+    """
     x = observations.astype(np.float64)
     if spec.split_inputs:
         x = np.concatenate([np.maximum(x, 0.0), np.maximum(-x, 0.0)], axis=1)
@@ -32,9 +43,28 @@ def clipped_activations(spec: NetworkSpec, observations: FloatArray) -> list[Flo
         if bias is not None:
             x += bias
         if i < len(spec.weights) - 1:
-            x = np.clip(x, 0.0, 1.0)
+            x = np.clip(x, 0.0, 1.0) if lowest is None else np.maximum(x, lowest[i])
         outputs.append(x)
     return outputs
+
+
+def in_ranges(network: SpikingNetwork, original: Sequence[Float64Array]) -> list[Float64Array]:
+    """The original's hidden activations in units of the neurons' ranges: 0 is the lower end, 1 the upper."""
+    scales, shifts = network.conversion["scales"], network.conversion["shifts"]
+    return [
+        (r - (0.0 if shift is None else np.asarray(shift))) / np.asarray(scale)
+        for r, scale, shift in zip(original, scales[:-1], shifts[:-1], strict=True)
+    ]
+
+
+def lowest_activations(network: SpikingNetwork) -> list[Float64Array]:
+    """What an original activation of 0 is in units of the ranges, (1, n) per hidden layer."""
+    return in_ranges(network, [np.zeros((1, n)) for n in network.sizes[1:-1]])
+
+
+def changed_weights(network: SpikingNetwork) -> bool:
+    """Whether the weights or biases are others than the policy's in other units: rounded to a grid, or calibrated."""
+    return any(network.conversion.get(name) is not None for name in ("weight_grid", "calibration"))
 
 
 def spiking_activations(network: SpikingNetwork, observations: FloatArray) -> list[Float64Array]:

@@ -7,8 +7,9 @@ decided differently, so with the density p0 of the signed lead at 0 and the erro
 
     1 - similarity = p0 * E|eps|
 
-and eps has two parts: what the neurons' ranges cut off, which stays, and what few spikes leave out, which falls as a
-power of the steps (rate, staged) or by a factor per step (radix, digits). Both are measured.
+and eps has two parts: what the neurons' ranges cut off (and what rounded weights are off by), which stays, and what few
+spikes leave out, which falls as a power of the steps (rate, staged) or by a factor per step (radix, digits). Both are
+measured.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from torch import nn
 
 from snnfast.conversion.closed_loop import learn_dynamics, play
 from snnfast.conversion.comparison import Answers, Comparison, ask_about, similarity_interval
-from snnfast.conversion.hidden import best_two, clipped_activations, lead, made_with, original_units
+from snnfast.conversion.hidden import (
+    best_two,
+    changed_weights,
+    clipped_activations,
+    lead,
+    lowest_activations,
+    made_with,
+    original_units,
+)
 from snnfast.conversion.reading import read_network
 from snnfast.conversion.rebuilding import bound_to_steps, rebuilt
 from snnfast.conversion.scaling import Float64Array, activations
@@ -84,6 +93,8 @@ class SimilarityPrediction:
         density: of the policy's signed lead at 0, per unit of its outputs.
         error: mean size of the lead's error on states near a tie, in the policy's units.
         clipping_error: the part of it that the neurons' ranges make, and that stays however many steps there are.
+        rounding_error: the part that weights on a grid make, and that stays as well; None without a grid. Weights that
+            were calibrated have no such part: they make good what spikes are off by, and are wrong without those.
         timesteps: T of the network.
         growth: "power" if the other part falls with T as a power, "factor" if by a factor per step.
         exponent: the power (1 to 1.5 with rates), or the natural logarithm of the factor (1.1 with digits); None if
@@ -102,6 +113,7 @@ class SimilarityPrediction:
     density: float
     error: float
     clipping_error: float
+    rounding_error: float | None
     timesteps: int
     growth: Growth
     exponent: float | None
@@ -149,7 +161,8 @@ class SimilarityPrediction:
                 f"{100 * self.closed_loop:.3f} %"
             ),
             f"theory says {100 * self.theory:.3f} %: the lead's density at 0 is {self.density:.4g}, its error "
-            f"{self.error:.3g}, of which the neurons' ranges make {self.clipping_error:.3g}",
+            f"{self.error:.3g}, of which the neurons' ranges make {self.clipping_error:.3g}"
+            + ("" if self.rounding_error is None else f", and weights on a grid {self.rounding_error:.3g}"),
         ]
         if self.exponent is not None:
             law = (
@@ -212,6 +225,11 @@ def predict_similarity(
     density = len(near) / (2 * width * len(ahead)) if width > 0 else 0.0
     observations, of, ahead = replay.observations.numpy()[near], of[near], ahead[near]
     clipped = lead(clipped_activations(net.spec, observations)[-1] * original_units(net), of) - ahead
+    changed = np.zeros_like(clipped)
+    if changed_weights(net):
+        unclipped = clipped_activations(net.spec, observations, lowest_activations(net))[-1]
+        changed = lead(unclipped * original_units(net), of) - ahead
+    rounded = net.conversion.get("weight_grid") is not None and settings["calibrate"] is None
     whole = rebuilt(net)
     rest = _lead_of(whole, observations, of) - ahead - clipped
     growth: Growth = "power" if settings["method"] in ("rate", "staged") else "factor"
@@ -226,7 +244,8 @@ def predict_similarity(
         theory=_theory(density, error),
         density=density,
         error=float(np.abs(error).mean()),
-        clipping_error=float(np.abs(clipped).mean()),
+        clipping_error=float(np.abs(clipped - changed).mean()),
+        rounding_error=float(np.abs(changed).mean()) if rounded else None,
         timesteps=net.timesteps,
         growth=growth,
         exponent=_exponent(net, growth, rest, observations, of, ahead + clipped),
