@@ -113,6 +113,21 @@ def test_exponents_are_those_of_sigma_delta_and_of_digits(
     assert exponent(method="digits", timesteps=9) == pytest.approx(np.log(3), abs=0.25)
 
 
+def test_an_error_that_does_not_fall_foretells_nothing(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay
+) -> None:
+    # From 8 to 32 steps the delayed network's error does not fall yet.
+    found = sf.predict_similarity(sf.convert(policy, replay, preset="thesis", timesteps=32), policy, fresh)
+    assert found.exponent is None
+    assert "expected with T" not in str(found)
+    assert found.extrapolate(32) == found.theory
+    with pytest.raises(ValueError, match="one that does not fall with the steps"):
+        found.extrapolate(64)
+    result = sf.sweep(policy, replay, held_out=fresh, methods=["thesis"], timesteps=[16, 32, 64])
+    assert [row.predicted for row in result.rows] == [None] * 3
+    assert "predicted" not in result.table()
+
+
 def test_what_ranges_cut_off_stays_however_many_steps(
     policy: torch.nn.Sequential, replay: sf.Replay, fresh: sf.Replay
 ) -> None:

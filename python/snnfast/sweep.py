@@ -46,7 +46,7 @@ class SweepRow(Comparison):
         percentile: of the activation scales, in percent.
         predicted: the similarity that theory expects, from one network of the same method and percentile alone: that
             of the middle number of steps; see :meth:`snnfast.SimilarityPrediction.extrapolate`. None with an early
-            exit, or where that network says nothing about others.
+            exit, or where that network says nothing about others: its error may not fall with the steps yet.
         on_policy: what playing itself has shown, or None: see :func:`snnfast.evaluate`.
         seconds: to convert and ask.
     """

@@ -98,7 +98,8 @@ class SimilarityPrediction:
         timesteps: T of the network.
         growth: "power" if the other part falls with T as a power, "factor" if by a factor per step.
         exponent: the power (1 to 1.5 with rates), or the natural logarithm of the factor (1.1 with digits); None if
-            there is nothing to fit: no error but the ranges', or a network made for one number of steps only.
+            there is nothing to fit: no error but the ranges', one that does not fall with the steps, or a network made
+            for one number of steps only.
         outputs: errors of the outputs, all states.
         seen: whether the states are those that the conversion was made from: it is then too good to be a prediction.
     """
@@ -133,8 +134,9 @@ class SimilarityPrediction:
             return self.theory
         if self.exponent is None:
             raise ValueError(
-                "extrapolate needs a network that could be tried with fewer steps: this one has no error but its "
-                "ranges', or was made for one number of steps only"
+                "extrapolate needs a network that could be tried with fewer steps, and that they make worse: this one "
+                "has no error but its ranges', or one that does not fall with the steps, or was made for one number of "
+                "steps only"
             )
         if self.growth == "power":
             share = (timesteps / self.timesteps) ** -self.exponent
@@ -328,7 +330,9 @@ def _exponent(
     y = np.array([y for _, y in points])
     if len(points) < 2 or not (y > 0).all():
         return None
-    return float(-np.polyfit(x, np.log(y), 1)[0])
+    exponent = float(-np.polyfit(x, np.log(y), 1)[0])
+    # Steps may be so few that more of them do not help yet; a law fitted there would have the error grow for ever.
+    return exponent if exponent > 0 else None
 
 
 def _seen(net: SpikingNetwork, replay: Replay) -> bool:
