@@ -301,6 +301,32 @@ def test_convert_command(
 
 
 @pytest.mark.parametrize(
+    ("options", "preset", "rows"),
+    [("--scaling data --timesteps 9", "rate", 6), ("--preset fewest-spikes", "fewest-spikes", 1)],
+)
+def test_convert_command_shows_other_steps_where_there_are_any(
+    options: str, preset: str, rows: int, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("snnfast.cli.pages.METHODS", ("radix",))
+    monkeypatch.setattr("snnfast.cli.pages.HELD_OUT_SIZE", 1000)
+    drawn: list[SweepResult] = []
+
+    def keep(page: object, result: SweepResult, main: str, *, here: object) -> None:
+        drawn.append(result)
+
+    monkeypatch.setattr("snnfast.report.conversions.sweep_pictures", keep)
+    command = ["convert", "cartpole", "--replay", str(files / "replay.safetensors"), *options.split()]
+    command += ["--out", str(tmp_path / "n.safetensors"), "--report", str(tmp_path / "page"), "--report-episodes", "0"]
+    assert main(command) == 0
+    check(tmp_path / "page" / "index.html")
+    ours = [r for r in drawn[0].rows if r.method == preset]
+    steps = SpikingNetwork.load(tmp_path / "n.safetensors").timesteps
+    assert len(ours) == rows, "the usual numbers of steps and its own, or its own alone"
+    assert steps in {r.timesteps for r in ours}
+    assert {r.percentile for r in ours} == {100.0}
+
+
+@pytest.mark.parametrize(
     "command", [["sweep", "cartpole", "--out"], ["convert", "cartpole", "--out", "n.s", "--report"]]
 )
 def test_a_folder_that_is_a_file_is_refused_at_once(

@@ -124,6 +124,31 @@ def test_further_settings_reach_the_conversion(states: tuple[Replay, Replay]) ->
     assert wide.spikes_per_decision < plain.spikes_per_decision
 
 
+def test_what_has_its_own_number_of_steps_is_one_row_with_that(states: tuple[Replay, Replay]) -> None:
+    given: dict[str, Any] = dict(held_out=states[1], timesteps=[6, 12])
+    found = sweep(POLICY, states[0], methods=["fewest-spikes", "digits"], **given)
+    needed = convert(POLICY, states[0], preset="fewest-spikes").timesteps
+    assert [(row.method, row.timesteps) for row in found.rows] == [
+        ("fewest-spikes", needed), ("digits", 6), ("digits", 12)
+    ]  # fmt: skip
+    assert found.rows[0].mean_steps == needed > 100
+    assert [row.predicted is None for row in found.rows] == [True, False, False]
+    own = sweep(POLICY, states[0], methods=["digits", "rate"], spike_error=1e-3, **given)
+    assert len(own.rows) == len(own.skipped) == 1
+    assert own.skipped[0].timesteps is None
+    assert "skipped: rate, percentile 99.9: spike_error=0.001 needs method='digits'" in own.table()
+
+
+@pytest.mark.parametrize("scaling", ["data", "model"])
+def test_scaling_without_percentiles(scaling: str, states: tuple[Replay, Replay]) -> None:
+    given: dict[str, Any] = dict(held_out=states[1], timesteps=[8], scaling=scaling)
+    found = sweep(POLICY, states[0], methods=["rate", "radix"], **given)
+    assert [(row.method, row.timesteps, row.percentile) for row in found.rows] == [("rate", 8, 100.0)]
+    assert "skipped: radix, T=8: method='radix' needs scaling='neuron'" in found.table()
+    with pytest.raises(ValueError, match=r"none of the 1 combinations .*: percentile has no meaning with scaling="):
+        sweep(POLICY, states[0], methods=["rate"], percentiles=[99.0], **given)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [

@@ -67,12 +67,22 @@ class SweepRow(Comparison):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A combination that cannot be converted, and why."""
+    """A combination that cannot be converted, and why. Printing it gives that in a line.
+
+    Attributes:
+        method: the preset.
+        timesteps: steps T, or None where those are the ones that the digits need (``spike_error``).
+        percentile: of the activation scales, or None where they have none ("model" and "data" scaling).
+        reason: what :func:`snnfast.convert` said.
+    """
 
     method: str
-    timesteps: int
-    percentile: float
+    timesteps: int | None
+    percentile: float | None
     reason: str
+
+    def __str__(self) -> str:
+        return f"{_named(self.method, self.timesteps, self.percentile)}: {self.reason}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -142,9 +152,7 @@ class SweepResult:
             )
             for line in [head, *body]
         ]
-        lines += [
-            f"skipped: {s.method}, T={s.timesteps}, percentile {s.percentile:g}: {s.reason}" for s in self.skipped
-        ]
+        lines += [f"skipped: {skipped}" for skipped in self.skipped]
         return "\n".join(line.rstrip() for line in lines)
 
     def __str__(self) -> str:
@@ -173,7 +181,7 @@ def sweep(
         replay: states that the conversions are made from.
         methods: presets, names in :data:`snnfast.PRESETS`.
         timesteps: steps T to try; by default those that suit each method, :data:`snnfast.sweep.TIMESTEPS`. What a
-            method cannot have is skipped and listed.
+            method cannot have is skipped and listed. What has a ``spike_error`` takes the steps that it needs, once.
         percentiles: of the activation scales, in percent; by default each preset's own.
         held_out: states to compare the decisions on; by default the last quarter of the replay's episodes, and the
             conversions are then made from the others.
@@ -205,14 +213,16 @@ def sweep(
     todo = [
         (method, percentile, t)
         for method in dict.fromkeys(methods)
-        for percentile in dict.fromkeys(shares or (PRESETS[method].percentile,))
-        for t in dict.fromkeys(steps or TIMESTEPS[PRESETS[method].method])
+        for percentile in dict.fromkeys(shares or (_own_percentile(method, settings),))
+        for t in (
+            (None,) if _own_steps(method, settings) else dict.fromkeys(steps or TIMESTEPS[PRESETS[method].method])
+        )
     ]
     rows: list[SweepRow] = []
     skipped: list[Skipped] = []
     with tqdm(todo, unit="network", disable=None if progress is None else not progress, leave=False) as bar:
         for method, percentile, t in bar:
-            bar.set_description(f"{method}, T={t}, percentile {percentile:g}")
+            bar.set_description(_named(method, t, percentile))
             began = time.perf_counter()
             try:
                 network = convert(policy, replay, preset=method, percentile=percentile, timesteps=t, **settings)
@@ -229,8 +239,8 @@ def sweep(
             rows.append(
                 SweepRow(
                     method=method,
-                    timesteps=t,
-                    percentile=percentile,
+                    timesteps=network.timesteps,
+                    percentile=network.conversion["settings"]["percentile"],
                     on_policy=played,
                     seconds=time.perf_counter() - began,
                     **dataclasses.asdict(counted),
@@ -250,6 +260,22 @@ def sweep(
     )
 
 
+def _named(method: str, timesteps: int | None, percentile: float | None) -> str:
+    steps = "" if timesteps is None else f", T={timesteps}"
+    return f"{method}{steps}" + ("" if percentile is None else f", percentile {percentile:g}")
+
+
+def _own_percentile(method: str, settings: dict[str, Any]) -> float | None:
+    """A preset's percentile, or None where the scaling asked for has none, and would refuse the preset's."""
+    scaling = settings.get("scaling")
+    return None if scaling in ("model", "data") else PRESETS[method].percentile
+
+
+def _own_steps(method: str, settings: dict[str, Any]) -> bool:
+    """Whether a conversion has as many steps as its digits need, and cannot be asked for others."""
+    return PRESETS[method].spike_error is not None or settings.get("spike_error") is not None
+
+
 def _key(row: SweepRow) -> tuple[str, float, int]:
     return row.method, row.percentile, row.timesteps
 
@@ -261,6 +287,8 @@ def _foretold(
     found = {}
     for method, percentile in dict.fromkeys((row.method, row.percentile) for row in rows):
         if PRESETS[method].early_exit is not None or settings.get("early_exit") is not None:
+            continue
+        if _own_steps(method, settings):
             continue
         steps = sorted(row.timesteps for row in rows if (row.method, row.percentile) == (method, percentile))
         middle = steps[len(steps) // 2]

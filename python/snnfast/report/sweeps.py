@@ -78,7 +78,7 @@ def write_sweep_report(
     if result.skipped:
         page.details(
             f"{len(result.skipped)} combinations do not exist",
-            [f"{s.method}, T={s.timesteps}, percentile {s.percentile:g}: {s.reason}" for s in result.skipped],
+            [str(skipped) for skipped in result.skipped],
         )
     states = f"{best.states:,} held-out states"
     page.footer(command, f"{states}, {held_out}" if held_out else states)
