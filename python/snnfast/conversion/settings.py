@@ -57,7 +57,7 @@ def resolve(preset: str | None, **given: Any) -> tuple[str, Preset]:
     settings = dataclasses.replace(base, **given)
     _check_kinds(settings)
     settings = _check_scaling(settings, given)
-    _check_method(settings)
+    _check_method(settings, given)
     _check_exit(settings, given)
     return name, settings
 
@@ -108,7 +108,7 @@ def _check_scaling(settings: Preset, given: dict[str, Any]) -> Preset:
     )
 
 
-def _check_method(settings: Preset) -> None:
+def _check_method(settings: Preset, given: dict[str, Any]) -> None:
     """What goes with the method: its options, and what its neuron has to be."""
     method = settings.method
     for name, methods in OPTIONS.items():
@@ -133,6 +133,11 @@ def _check_method(settings: Preset) -> None:
         if settings.calibrate == "qcfs":
             raise ValueError(f"calibrate='qcfs' needs order='immediate', got {settings.order!r}")
     if settings.spike_error is not None:
+        if "timesteps" in given:
+            raise ValueError(
+                f"timesteps={settings.timesteps} cannot go with spike_error={settings.spike_error!r}, which takes as "
+                "many steps as its digits need: leave timesteps out, or use method='digits' without spike_error"
+            )
         for name in ("tau", "first_steps", "kappa", "guard"):
             if getattr(settings, name) != _NEUTRAL[name]:
                 raise ValueError(
