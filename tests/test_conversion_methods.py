@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -287,3 +288,26 @@ def test_a_policy_that_lacks_what_the_settings_need_is_refused_by_name(
         sf.convert(sf.make_policy(sizes), torch.randn(100, 2), **options)  # type: ignore[arg-type]
     if len(sizes) > 2:
         assert sf.convert(sf.make_policy(sizes), torch.randn(100, 2), method="digits").sizes == tuple(sizes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "digits", "first_steps": np.int64(8), "tau": np.float32(0.75), "timesteps": np.int32(10)},
+        {"method": "digits", "kappa": np.float32(1.5), "percentile": np.float32(99), "headroom": np.float32(2)},
+        {"method": "digits", "spike_error": np.float32(1e-3)},
+        {"method": "rate", "initial_potential": np.float32(0.25), "copies": np.int64(2), "timesteps": np.int64(8)},
+        {"method": "staged", "calibrate": "qcfs", "seed": np.int64(3), "timesteps": 4},
+        {"preset": "digits-calibrated", "exit_factor": np.float32(2), "weight_grid": np.int64(12)},
+    ],
+    ids=str,
+)
+def test_numbers_may_be_numpys_and_are_saved_as_pythons(
+    options: dict[str, Any], policy: torch.nn.Sequential, replay: sf.Replay, tmp_path: Path
+) -> None:
+    network = sf.convert(policy, replay, **options)
+    network.save(tmp_path / "net.safetensors")
+    again = sf.SpikingNetwork.load(tmp_path / "net.safetensors")
+    assert again.conversion == network.conversion
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    assert sf.convert(policy, replay, **plain).conversion == network.conversion

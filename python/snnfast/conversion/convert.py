@@ -237,6 +237,7 @@ def convert(
         else:
             if bits is not None:
                 raise ValueError(f"weight_grid must be None with calibrate='qcfs', which moves weights, got {bits}")
+            seed = check_seed(seed)
             tuned = fine_tune(
                 make,
                 weights,
@@ -244,7 +245,7 @@ def convert(
                 lambda x: activations(layers, x)[-1],
                 states,
                 scaled.output_scale,
-                check_seed(seed),
+                seed,
             )
             weights, biases = tuned.weights, tuned.biases
             calibration = {

@@ -55,15 +55,15 @@ def resolve(preset: str | None, **given: Any) -> tuple[str, Preset]:
             f"method={method!r} contradicts preset={name!r}, which is method {base.method!r}: leave one of them out"
         )
     settings = dataclasses.replace(base, **given)
-    _check_kinds(settings)
+    settings = _check_kinds(settings)
     settings = _check_scaling(settings, given)
     _check_method(settings, given)
     _check_exit(settings, given)
     return name, settings
 
 
-def _check_kinds(settings: Preset) -> None:
-    """Every setting by itself."""
+def _check_kinds(settings: Preset) -> Preset:
+    """Every setting by itself; numbers as Python's own, because numpy's cannot be saved as JSON."""
     for name in ("shift", "signed", "ramp", "guard"):
         value = getattr(settings, name)
         if not isinstance(value, bool):
@@ -73,11 +73,21 @@ def _check_kinds(settings: Preset) -> None:
     for name, choices in (("early_exit", ExitKind), ("calibrate", Calibration)):
         if getattr(settings, name) is not None:
             check_choice(name, getattr(settings, name), choices)
-    check_count("timesteps", settings.timesteps, maximum=MAX_BITS if settings.method == "radix" else MAX_TIMESTEPS)
-    check_count("copies", settings.copies, maximum=MAX_COPIES)
-    check_headroom(settings.headroom)
-    if not check_float("exit_factor", settings.exit_factor) > 0:
-        raise ValueError(f"exit_factor must be positive, got {settings.exit_factor!r}")
+    steps = MAX_BITS if settings.method == "radix" else MAX_TIMESTEPS
+    numbers: dict[str, Any] = {
+        "timesteps": check_count("timesteps", settings.timesteps, maximum=steps),
+        "copies": check_count("copies", settings.copies, maximum=MAX_COPIES),
+        "headroom": check_headroom(settings.headroom),
+    }
+    for name in ("initial_potential", "tau", "kappa", "spike_error", "exit_factor"):
+        if getattr(settings, name) is not None:
+            numbers[name] = check_float(name, getattr(settings, name))
+    for name in ("spike_error", "exit_factor"):
+        if not numbers.get(name, 1.0) > 0:
+            raise ValueError(f"{name} must be positive, got {getattr(settings, name)!r}")
+    if settings.first_steps is not None:
+        numbers["first_steps"] = check_count("first_steps", settings.first_steps)
+    return dataclasses.replace(settings, **numbers)
 
 
 def _check_scaling(settings: Preset, given: dict[str, Any]) -> Preset:
@@ -98,14 +108,7 @@ def _check_scaling(settings: Preset, given: dict[str, Any]) -> Preset:
                 "use scaling='robust' or 'neuron'"
             )
         percentile = 100.0
-    return dataclasses.replace(
-        settings,
-        timesteps=int(settings.timesteps),
-        copies=int(settings.copies),
-        percentile=percentile,
-        headroom=float(settings.headroom),
-        exit_factor=float(settings.exit_factor),
-    )
+    return dataclasses.replace(settings, percentile=percentile)
 
 
 def _check_method(settings: Preset, given: dict[str, Any]) -> None:
