@@ -63,6 +63,22 @@ def test_one_state_cannot_be_split() -> None:
         split_replay(replay([1]))
 
 
+@pytest.mark.parametrize("share", [0, 1, 2, -0.5])
+def test_a_share_is_between_nothing_and_everything(share: float) -> None:
+    with pytest.raises(ValueError, match=f"share must be above 0 and below 1, got {share}"):
+        split_replay(replay([20, 20]), share)
+    assert len(split_replay(replay(None), 0.5)[1]) == 20
+
+
+def test_what_cannot_be_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="share must be finite"):
+        split_replay(replay([20, 20]), float("nan"))
+    with pytest.raises(TypeError, match="share must be a number, got None"):
+        split_replay(replay([20, 20]), None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="replay must be a Replay, got ndarray"):
+        split_replay(np.zeros((40, 4)))  # type: ignore[arg-type]
+
+
 def test_no_difference_is_no_proof_of_none() -> None:
     low, high = similarity_interval(np.ones(1000, dtype=bool), [500, 500], 1)
     assert high == 1.0

@@ -242,6 +242,13 @@ def test_a_network_of_another_kind_has_a_page_too(states: tuple[Replay, Replay],
     assert "by the method “a conversion”" in page.words()
 
 
+def test_held_out_states_are_a_replay(states: tuple[Replay, Replay], tmp_path: Path) -> None:
+    network = convert(POLICY, states[0], preset="radix")
+    with pytest.raises(TypeError, match="held_out must be a Replay, got Tensor"):
+        write_report(network, POLICY, states[1].observations, tmp_path / "page")  # type: ignore[arg-type]
+    assert not (tmp_path / "page").exists()
+
+
 # The commands ---------------------------------------------------------------------------------------------------------
 
 

@@ -166,6 +166,13 @@ def test_refuses(states: tuple[Replay, Replay], arguments: dict[str, Any], error
         sweep(POLICY, states[0], **arguments)
 
 
+def test_states_are_replays(states: tuple[Replay, Replay]) -> None:
+    with pytest.raises(TypeError, match="replay must be a Replay, got Tensor"):
+        sweep(POLICY, states[0].observations, held_out=states[1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="held_out must be a Replay, got Tensor"):
+        sweep(POLICY, states[0], held_out=states[1].observations)  # type: ignore[arg-type]
+
+
 def test_playing_needs_an_environment() -> None:
     bare = Replay(torch.randn(50, 4), torch.zeros(50, dtype=torch.int64), torch.zeros(50, 2))
     with pytest.raises(ValueError, match="env_id must be given to play episodes"):

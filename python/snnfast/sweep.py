@@ -16,7 +16,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from snnfast.conversion import PRESETS, convert
-from snnfast.conversion.comparison import Comparison, HeldOut, check_outputs, split_replay
+from snnfast.conversion.comparison import Comparison, HeldOut, check_outputs, check_replay, split_replay
 from snnfast.conversion.prediction import predict_similarity
 from snnfast.conversion.presets import get_preset
 from snnfast.conversion.scaling import check_percentile
@@ -203,7 +203,10 @@ def sweep(
     steps = None if timesteps is None else tuple(check_count("timesteps", t) for t in timesteps)
     shares = None if percentiles is None else tuple(check_percentile(p) for p in percentiles)
     check_count("episodes", episodes, minimum=0)
-    if held_out is None:
+    check_replay("replay", replay)
+    if held_out is not None:
+        check_replay("held_out", held_out)
+    else:
         replay, held_out = split_replay(replay)
     env_id = env_id or replay.metadata.get("env_id")
     if episodes and env_id is None:

@@ -17,6 +17,7 @@ from snnfast.conversion.scaling import activations
 from snnfast.evaluation.statistics import bootstrap_interval
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
+from snnfast.spec import check_float
 
 #: Share of a replay's states that are held out where no other states are given, about.
 HELD_OUT = 0.25
@@ -104,8 +105,7 @@ def ask_about(net: SpikingNetwork, policy: nn.Module, replay: Replay, seed: int 
     Raises:
         TypeError, ValueError: if the three do not fit together.
     """
-    if not isinstance(replay, Replay):
-        raise TypeError(f"replay must be a Replay, got {type(replay).__name__}")
+    check_replay("replay", replay)
     layers = read_network(policy)
     sizes = (int(layers[0].weight.shape[1]), *(len(layer.weight) for layer in layers))
     check_outputs(sizes)
@@ -116,6 +116,12 @@ def ask_about(net: SpikingNetwork, policy: nn.Module, replay: Replay, seed: int 
             f"replay must hold {net.n_in} features per state, as net takes, got {replay.observations.shape[1]}"
         )
     return HeldOut(policy, replay, seed)
+
+
+def check_replay(name: str, value: object) -> None:
+    """Raise a ``TypeError`` unless it is a replay: its episodes and outputs are needed, not only its states."""
+    if not isinstance(value, Replay):
+        raise TypeError(f"{name} must be a Replay, got {type(value).__name__}")
 
 
 def check_outputs(sizes: Sequence[int]) -> None:
@@ -178,8 +184,11 @@ def split_replay(replay: Replay, share: float = HELD_OUT) -> tuple[Replay, Repla
     episodes end, is cut at that share.
 
     Raises:
-        ValueError: if it holds fewer than two states.
+        TypeError, ValueError: if it is no replay or holds fewer than two states, or the share is not between 0 and 1.
     """
+    check_replay("replay", replay)
+    if not 0 < check_float("share", share) < 1:
+        raise ValueError(f"share must be above 0 and below 1, got {share!r}")
     if len(replay) < 2:
         raise ValueError(f"replay must hold at least two states to hold some out, got {len(replay)}")
     lengths = replay.metadata.get("episode_lengths") or []

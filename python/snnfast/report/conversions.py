@@ -12,7 +12,7 @@ from torch import nn
 
 from snnfast import plots
 from snnfast.conversion import ABOUT
-from snnfast.conversion.comparison import Answers, Comparison, HeldOut
+from snnfast.conversion.comparison import Answers, Comparison, HeldOut, check_replay
 from snnfast.conversion.diagnosis import Diagnosis
 from snnfast.conversion.prediction import SimilarityPrediction
 from snnfast.conversion.settings import OPTIONS
@@ -63,10 +63,12 @@ def write_report(
         The page.
 
     Raises:
+        TypeError: if ``held_out`` is no replay.
         ValueError: if ``actions`` has another length than the network's output.
         ImportError: if matplotlib is not installed.
         OSError: if a file cannot be written.
     """
+    check_replay("held_out", held_out)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     answers = HeldOut(policy, held_out, seed).ask(network)
