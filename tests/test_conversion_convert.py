@@ -251,6 +251,9 @@ def test_conversion_is_reproducible():
         (np.array([["a"] * 4]), TypeError, "replay must be a Replay or hold real numbers"),
         (torch.ones(2, 4, dtype=torch.complex64), TypeError, "real numbers"),
         ("replay.safetensors", TypeError, "real numbers, got str"),
+        ([[1.0, 2.0, 3.0, 4.0], [1.0]], ValueError, r"replay must hold observations of shape \(N, 4\), got list"),
+        (torch.ones(5, 4).to_sparse(), TypeError, "replay must be a dense tensor with data, got .*sparse_coo"),
+        (torch.ones(5, 4, device="meta"), TypeError, "replay must be a dense tensor with data, got one on meta"),
         (None, ValueError, "scaling='neuron' needs a replay"),
     ],
 )
@@ -276,6 +279,7 @@ def test_bad_replays(replay, error, message):
         ({"readout": "spikes"}, ValueError, "readout must be one of 'final', 'mean', 'parabolic', got 'spikes'"),
         ({"initial_potential": float("nan")}, ValueError, "initial_potential must be finite"),
         ({"backend": "tpu"}, ValueError, "backend must be one of"),
+        ({"method": "digits", "spike_error": 0}, ValueError, "spike_error must be positive, got 0"),
         ({"split_inputs": 1}, TypeError, "split_inputs must be True or False"),
     ],
 )
@@ -287,3 +291,12 @@ def test_bad_arguments(arguments, error, message):
 def test_the_layer_is_named():
     with pytest.raises(NotImplementedError, match=r"layer '1' \(Tanh\)"):
         convert(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), STATES)
+
+
+def test_a_schedule_that_is_not_possible_names_the_argument():
+    policy = make((4, 8, 2))
+    with torch.no_grad():
+        for parameter in policy[2].parameters():
+            parameter.zero_()
+    with pytest.raises(ValueError, match=r"spike_error=0\.001 is not possible: .* outputs differ"):
+        convert(policy, STATES, method="digits", spike_error=1e-3)

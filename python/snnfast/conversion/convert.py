@@ -320,9 +320,12 @@ def _code(
     if settings.method == "digits" and settings.spike_error is not None:
         scaled = [LinearLayer(w, b) for w, b in zip(weights, biases, strict=True)]
         states = _needed(observations, "spike_error")
-        return digits.staged_schedule(
-            weights, *digits.activity_and_sensitivity(scaled, states), error=settings.spike_error
-        )
+        try:
+            return digits.staged_schedule(
+                weights, *digits.activity_and_sensitivity(scaled, states), error=settings.spike_error
+            )
+        except ValueError as error:
+            raise ValueError(f"spike_error={settings.spike_error!r} is not possible: {error}") from None
     if settings.method == "digits":
         return digits.schedule(
             weights,
@@ -412,9 +415,18 @@ def _changes(before: list[FloatArray], after: list[FloatArray]) -> list[float]:
 def _observations(replay: ReplayLike | npt.ArrayLike | Tensor, n_in: int) -> FloatArray:
     values: Any = replay if isinstance(replay, (Tensor, np.ndarray)) else getattr(replay, "observations", replay)
     if isinstance(values, Tensor):
+        if values.device.type == "meta" or values.layout != torch.strided:
+            raise TypeError(
+                f"replay must be a dense tensor with data, got one on {values.device.type} ({values.layout})"
+            )
         values = values.detach().cpu()
         values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(
+            f"replay must hold observations of shape (N, {n_in}), got {type(replay).__name__} that is no array: {error}"
+        ) from None
     if array.dtype.kind not in "fiu":
         raise TypeError(f"replay must be a Replay or hold real numbers, got {type(replay).__name__} of {array.dtype}")
     if array.ndim != 2 or array.shape[1] != n_in:
