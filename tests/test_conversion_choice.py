@@ -154,6 +154,13 @@ def test_too_few_states_are_refused_before_anything_is_tried(policy: torch.nn.Se
         sf.convert(policy, few, target_similarity=0.999)
 
 
+def test_a_target_is_not_rounded_to_everything(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+    with pytest.raises(ValueError, match=r"^target_similarity=0\.9999999 needs more states"):
+        sf.convert(policy, replay, target_similarity=0.9999999)
+    row = sf.Choice(target=0.9999999, budget="steps", states=1, episodes=1, tried=(), chosen=None)
+    assert "target 99.99999 % with 95 % certainty" in str(row)
+
+
 def test_calibrated_exits_need_states_enough(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
     part = sf.split_replay(replay, 0.5)[0]
     choice = table(sf.convert(policy, part, target_similarity=0.99))  # without a warning, which would be an error

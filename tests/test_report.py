@@ -6,13 +6,16 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from snnfast import (
+    EarlyExit,
     Replay,
     SpikingNetwork,
     convert,
@@ -240,6 +243,29 @@ def test_a_network_of_another_kind_has_a_page_too(states: tuple[Replay, Replay],
     network = SpikingNetwork(plain.weights, plain.biases, plain.neuron, 50, output_scale=plain.output_scale / 50)
     page = check(write_report(network, POLICY, states[1], tmp_path))
     assert "by the method “a conversion”" in page.words()
+
+
+def test_nearly_all_steps_are_not_all_of_them(states: tuple[Replay, Replay], tmp_path: Path) -> None:
+    # A bound of 0 after every step: each decision stops at once, and the one shown is chosen by its lead.
+    plain = convert(POLICY, states[0], preset="rate-copies", timesteps=256)
+    network = SpikingNetwork(
+        plain.weights,
+        plain.biases,
+        plain.neuron,
+        256,
+        decoding=plain.spec.decoding,
+        code=plain.spec.code,
+        early_exit=EarlyExit("calibrated", np.zeros(256, np.float32)),
+    )
+    answers = HeldOut(POLICY, states[1]).ask(network)
+    page = check(write_report(network, POLICY, states[1], tmp_path))
+    assert answers.steps.mean() < 2
+    assert re.search(r"Stopping early saves 99\.\d % of the 256 steps", page.words())
+    found = re.search(r"Held-out state ([\d,]+), a fairly close call", page.words())
+    assert found
+    outputs = np.sort(answers.held_out.outputs, axis=1)
+    leads = outputs[:, -1] - outputs[:, -2]
+    assert leads[int(found[1].replace(",", "")) - 1] < np.median(leads)
 
 
 def test_held_out_states_are_a_replay(states: tuple[Replay, Replay], tmp_path: Path) -> None:

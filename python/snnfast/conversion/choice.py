@@ -132,9 +132,9 @@ class Choice:
             for row in rows
         ]
         lines.append(
-            f"target {100 * self.target:g} % with 95 % certainty, fewest {self.budget}"
+            f"target {100 * self.target:.10g} % with 95 % certainty, fewest {self.budget}"
             if self.budget != "latency"
-            else f"target {100 * self.target:g} % with 95 % certainty, lowest latency"
+            else f"target {100 * self.target:.10g} % with 95 % certainty, lowest latency"
         )
         lines.append(f"on {self.states:,} held-out states of {self.episodes} episodes; 'no': the target is not met")
         return "\n".join(line.rstrip() for line in lines)
@@ -365,14 +365,14 @@ def _check_states(target: float, held_out: HeldOut) -> None:
     most = similarity_interval(np.ones(n, dtype=np.bool_), held_out.lengths, held_out.seed)[0]
     if most < target:
         raise ValueError(
-            f"target_similarity={target:g} needs more states: even if no decision of the {n:,} held-out ones differed, "
-            f"that would show {100 * most:.3f} % with 95 % certainty. Record a larger replay"
+            f"target_similarity={target:.10g} needs more states: even if no decision of the {n:,} held-out ones "
+            f"differed, that would show {100 * most:.3f} % with 95 % certainty. Record a larger replay"
         )
 
 
 def _not_reached(choice: Choice, closest: Tried) -> str:
     return (
-        f"target_similarity={choice.target:g} is not met: of {len(choice.tried)} networks tried the best, "
+        f"target_similarity={choice.target:.10g} is not met: of {len(choice.tried)} networks tried the best, "
         f"{_words(closest.settings)}, decides like the policy in {100 * closest.similarity:.3f} % of {choice.states:,} "
         f"held-out states (with 95 % certainty in at least {100 * closest.interval[0]:.3f} %). It is this error's "
         "`best`, the table its `choice`; a larger replay narrows the interval"
