@@ -254,7 +254,7 @@ def scripted(script, **changes):
 def test_solved_by_hand():
     #               means of 3: -  -  2  1  1  2  2
     result = scripted([2, 2, 2, -1, 2, 5, -1, 9])
-    assert result.means == [0.0, 0.0, 2.0, 1.0, 1.0, 2.0, 2.0]
+    assert result.means == [None, None, 2.0, 1.0, 1.0, 2.0, 2.0]
     assert result.solved_at == 7  # the streak of episode 3 was broken by episode 4
     assert result.returns == [2, 2, 2, -1, 2, 5, -1]
     assert result.durations == [1] * 7
@@ -275,6 +275,14 @@ def test_not_solved():
     assert (result.solved, result.solved_at, result.solved_state, result.holds) == (False, None, None, None)
     assert result.episodes == 12
     assert "not solved in 12 episodes: the best mean over 3 episodes was 1.0, required is 2" in result.messages[0]
+
+
+def test_the_best_mean_of_negative_returns_is_one_of_them():
+    result = scripted([-5.0, -4.0, -3.0])
+    assert "the best mean over 3 episodes was -4.0, required is 2" in result.messages[0]
+    few = scripted([-5.0], max_episodes=2)
+    assert "not solved in 2 episodes, too few for a mean over 3 of them" in few.messages[0]
+    assert few.means == [None, None]
 
 
 def test_episodes_of_one_step_give_no_nan():
@@ -356,7 +364,9 @@ def test_csv(tmp_path):
     assert [int(row["episode"]) for row in rows] == list(range(1, 16))
     assert [int(row["duration"]) for row in rows] == result.durations
     assert [float(row["return"]) for row in rows] == result.returns
-    assert [float(row["mean10"]) for row in rows] == result.means
+    assert [row["mean10"] for row in rows[:9]] == [""] * 9, "no ten episodes yet"
+    assert [float(row["mean10"]) for row in rows[9:]] == result.means[9:]
+    assert result.means[:9] == [None] * 9
     with pytest.raises(FileNotFoundError, match="absent"):
         result.save_csv(tmp_path / "absent" / "curve.csv")
 

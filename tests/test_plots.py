@@ -75,7 +75,7 @@ def report(n: int = 12, similarity: bool = True, seed: int = 0) -> Any:
 
 def curve(n: int) -> tuple[Any, Any]:
     durations = np.random.default_rng(0).integers(10, 200, n)
-    return durations, [0.0 if i < 99 else float(durations[i - 99 : i + 1].mean()) for i in range(n)]
+    return durations, [None if i < 99 else float(durations[i - 99 : i + 1].mean()) for i in range(n)]
 
 
 @pytest.mark.parametrize("title", [None, "REINFORCE on CartPole-v1, seed 1"])
@@ -109,6 +109,7 @@ def test_a_short_unsolved_training_curve(tmp_path: Path, figures: list[Any], n: 
         (([], [], None), "durations must be a list with at least one number"),
         (([1, 2], [1], None), r"means must have one entry per episode \(2\), got 1"),
         (([1, np.nan], [1, 1], None), "durations must be finite, got nan"),
+        (([1] * 101, [None] * 100 + [np.inf], None), "means must be finite, got nan"),
         (([1, 2], [1, 1], 3), "solved_at must be an episode from 1 to 2 or None, got 3"),
         (([1, 2], [1, 1], 0), "solved_at"),
         (([[1, 2]], [1, 1], None), r"got shape \(1, 2\)"),

@@ -54,7 +54,7 @@ class TrainingResult:
         solved_state: ``state_dict`` at the moment the rule for "solved" was met (the thesis' "trained"), or ``None``.
         returns: undiscounted return of every episode.
         durations: steps of every episode.
-        means: after every episode the mean of the last ``window`` returns; 0 for the first ``window - 1``.
+        means: after every episode the mean of the last ``window`` returns; None for the first ``window - 1``.
         window: episodes in that mean.
         solved_at: number of episodes after which the rule was met, or ``None``.
         greedy_return_at_solved: mean greedy return at that moment, or ``None`` if there was no check.
@@ -71,7 +71,7 @@ class TrainingResult:
     solved_state: Tensors | None
     returns: list[float]
     durations: list[int]
-    means: list[float]
+    means: list[float | None]
     window: int
     solved_at: int | None
     greedy_return_at_solved: float | None
@@ -95,12 +95,17 @@ class TrainingResult:
     def save_csv(self, path: checkpoint.Path) -> None:
         """Write the learning curve: one line per episode with its number from 1, duration, return and running mean.
 
+        The running mean is empty where there is none yet.
+
         Raises:
             OSError: if the file cannot be written; an existing one is then untouched.
         """
         lines = [f"episode,duration,return,mean{self.window}"]
         rows = zip(self.durations, self.returns, self.means, strict=True)
-        lines += [f"{i},{duration},{value!r},{mean!r}" for i, (duration, value, mean) in enumerate(rows, start=1)]
+        lines += [
+            f"{i},{duration},{value!r},{'' if mean is None else repr(mean)}"
+            for i, (duration, value, mean) in enumerate(rows, start=1)
+        ]
         checkpoint.atomic_write(path, ("\n".join(lines) + "\n").encode())
 
 
@@ -444,7 +449,8 @@ class _Run:
                 return [
                     f"not solved in {end.episodes} episodes, too few for a mean over {s['window']} of them: {required}"
                 ]
-            best = max(_running_means(self.returns[: end.episodes], s["window"]))
+            means = _running_means(self.returns[: end.episodes], s["window"])
+            best = max(mean for mean in means if mean is not None)
             return [
                 f"not solved in {end.episodes} episodes: the best mean over {s['window']} episodes was {best:.1f}, "
                 f"{required}"
@@ -579,9 +585,12 @@ def _mean_of_last(values: Sequence[float], window: int) -> float:
     return math.fsum(values[-window:]) / len(values[-window:])
 
 
-def _running_means(values: Sequence[float], window: int) -> list[float]:
-    """The mean of the last ``window`` values at each place, 0 where there are not yet so many."""
-    return [_mean_of_last(values[:i], window) if i >= window else 0.0 for i in range(1, len(values) + 1)]
+def _running_means(values: Sequence[float], window: int) -> list[float | None]:
+    """The mean of the last ``window`` values at each place, None where there are not yet so many.
+
+    Not 0, which would be the best mean of all where returns are negative.
+    """
+    return [_mean_of_last(values[:i], window) if i >= window else None for i in range(1, len(values) + 1)]
 
 
 def _grown(observations: FloatArray, limit: int) -> FloatArray:

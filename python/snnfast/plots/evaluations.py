@@ -39,7 +39,7 @@ class ReportLike(Protocol):
 
 def training_curve(
     durations: Sequence[float] | npt.NDArray[Any],
-    means: Sequence[float] | npt.NDArray[Any],
+    means: Sequence[float | None] | npt.NDArray[Any],
     solved_at: int | None,
     path: PathLike,
     *,
@@ -51,8 +51,8 @@ def training_curve(
 
     Args:
         durations: steps of each episode, (episodes,).
-        means: mean of the last ``window`` durations, (episodes,). The first ``window - 1`` are not drawn: there are
-            no ``window`` episodes yet.
+        means: mean of the last ``window`` durations, (episodes,). The first ``window - 1`` are not drawn, and may be
+            anything: there are no ``window`` episodes yet.
         solved_at: number of the episode, counted from 1, in which the task counted as solved; None if in none.
         path: file to write.
         threshold: the mean that is asked for, in steps; None to leave it out.
@@ -64,19 +64,19 @@ def training_curve(
         ImportError: if matplotlib is not installed.
         OSError: if the file cannot be written.
     """
-    lasted, mean = style.numbers("durations", durations), style.numbers("means", means)
-    if len(lasted) != len(mean):
-        raise ValueError(f"means must have one entry per episode ({len(lasted)}), got {len(mean)}")
+    lasted = style.numbers("durations", durations)
+    if len(lasted) != len(means):
+        raise ValueError(f"means must have one entry per episode ({len(lasted)}), got {len(means)}")
+    complete = means[window - 1 :]
+    mean = style.numbers("means", complete) if len(complete) else None
     if solved_at is not None and not 1 <= solved_at <= len(lasted):
         raise ValueError(f"solved_at must be an episode from 1 to {len(lasted)} or None, got {solved_at}")
     figure = style.figure_for(path, 8.0, 4.4)
     axes = figure.subplots()
     episode = np.arange(1, len(lasted) + 1)
     axes.plot(episode, lasted, color=BLUE, linewidth=0.7, alpha=0.75, label="episode")
-    if len(mean) >= window:
-        axes.plot(
-            episode[window - 1 :], mean[window - 1 :], color=ORANGE, linewidth=2.4, label=f"mean of {window} episodes"
-        )
+    if mean is not None:
+        axes.plot(episode[window - 1 :], mean, color=ORANGE, linewidth=2.4, label=f"mean of {window} episodes")
     if threshold is not None:
         axes.axhline(threshold, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), label=f"required mean {threshold:g}")
     if solved_at is not None:

@@ -45,7 +45,7 @@ def figure_for(path: PathLike, width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=_DPI, layout=layout, facecolor="white")
 
 
-def numbers(name: str, values: Sequence[float] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def numbers(name: str, values: Sequence[float | None] | npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:
         raise ValueError(f"{name} must be a list with at least one number, got shape {array.shape}")
