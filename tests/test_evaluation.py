@@ -16,7 +16,7 @@ from torch import nn
 import evaluation_environments as environments
 from snnfast import SpikingNetwork
 from snnfast.evaluation import EvaluationReport, episode_seeds, evaluate
-from snnfast.evaluation.statistics import RESAMPLES, Stream, bootstrap_interval, uniform
+from snnfast.evaluation.statistics import RESAMPLES, Stream, bootstrap_interval, share_interval, uniform
 from snnfast.spec import NeuronSpec
 
 
@@ -182,7 +182,8 @@ def test_similarity_is_the_share_of_equal_decisions() -> None:
     assert report.decisions == 120
     assert report.similarity == 0.75
     assert report.episode_agreements == (15,) * 6
-    assert report.similarity_interval == (0.75, 0.75), "no episode differs from another"
+    # No episode differs from another, but 120 decisions are no proof: Wilson's interval.
+    assert report.similarity_interval == pytest.approx((0.6655, 0.8190), abs=1e-4)
     assert all((a == b).all() for a, b in zip(acting.asked, other.asked, strict=True)), "asked about the same states"
     assert report.compared_with == "Agent"
 
@@ -530,6 +531,17 @@ def test_the_interval_of_the_similarity_is_clustered_by_episode() -> None:
     assert bootstrap_interval(np.array([90.0, 0.0]), np.array([90.0, 10.0]), 0) == (0.0, 1.0)
 
 
+def test_no_difference_is_no_proof_of_none() -> None:
+    decisions = np.full(4, 250.0)
+    low, high = share_interval(decisions, decisions, 0)
+    assert (low, high) == (pytest.approx(1000 / (1000 + 1.959964**2)), 1.0)
+    assert share_interval(0 * decisions, decisions, 0) == (0.0, pytest.approx(1 - low))
+    assert share_interval(10 * decisions, 10 * decisions, 0)[0] > low, "more decisions say more"
+    # Where episodes differ by more than their decisions explain, they decide.
+    apart = decisions * [1, 1, 0, 0]
+    assert share_interval(apart, decisions, 0) == (0.0, 1.0)
+
+
 def test_the_interval_contains_the_estimate_and_does_not_depend_on_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.full(37, 0.1)
     low, high = bootstrap_interval(values, np.ones(37), 0)
@@ -552,7 +564,9 @@ def test_one_episode() -> None:
     report = evaluate("snntest/Fuse-v0", Agent(), compare_against=Agent(), episodes=1)
     assert report.std_return == 0.0
     assert report.return_interval == (report.mean_return,) * 2
-    assert report.similarity_interval == (1.0, 1.0)
+    low, high = report.similarity_interval or (0.0, 0.0)
+    assert 1 - 4 / report.decisions < low < 1 - 1 / report.decisions, "no difference is no proof of none"
+    assert high == 1.0
     assert isinstance(report, EvaluationReport)
 
 

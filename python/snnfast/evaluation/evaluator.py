@@ -20,7 +20,7 @@ from snnfast.evaluation import environments
 from snnfast.evaluation.agents import Agent, Asker, deciding
 from snnfast.evaluation.environments import Environments, Ints
 from snnfast.evaluation.report import EvaluationReport
-from snnfast.evaluation.statistics import Stream, bootstrap_interval, network_seed, uniform
+from snnfast.evaluation.statistics import Stream, bootstrap_interval, network_seed, share_interval, uniform
 from snnfast.spec import FloatArray, check_count, check_float
 
 #: A function on observations, (B, n) to (B, m), float32.
@@ -280,7 +280,7 @@ class _Run:
             agreements = tuple(self.agreed.tolist())
             if decisions:
                 similarity = float(self.agreed.sum() / decisions)
-                interval = bootstrap_interval(self.agreed.astype(float), self.decided.astype(float), rules.seed)
+                interval = share_interval(self.agreed.astype(float), self.decided.astype(float), rules.seed)
         activity = self.agent.activity()
         certified = None if activity is None else activity.certified
         return_interval = bootstrap_interval(self.returns, ones, rules.seed)

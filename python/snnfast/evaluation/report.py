@@ -35,7 +35,8 @@ class EvaluationReport:
         random_decisions: how often a random action was taken instead.
         episode_decisions: the decisions of each episode.
         similarity: share of the decisions in which both agents choose the same action on the same state.
-        similarity_interval: 95 % bootstrap interval of the similarity, resampling whole episodes.
+        similarity_interval: 95 % interval of the similarity: bootstrap of whole episodes, or Wilson's, the wider at
+            each end.
         episode_agreements: equal decisions of each episode.
         timesteps: time steps T of a decision (None, as the following, if the agent does not spike or never decided);
             those of one layer where layers take turns, the most there may be with an early exit.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import enum
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ import numpy.typing as npt
 RESAMPLES = 10_000
 #: Share of resamples that an interval covers.
 CONFIDENCE = 0.95
+_NORMAL = 1.959964  # how many standard deviations that is either way
 _BLOCK = 1 << 21  # resampled episodes held in memory at a time
 
 
@@ -73,3 +75,27 @@ def bootstrap_interval(
     tail = 50 * (1 - CONFIDENCE)
     low, high = np.percentile(np.concatenate(parts), [tail, 100 - tail])
     return min(float(low), estimate), max(float(high), estimate)
+
+
+def share_interval(
+    equal: npt.NDArray[np.float64], decisions: npt.NDArray[np.float64], seed: int
+) -> tuple[float, float]:
+    """95 % interval of a share of decisions: of whole episodes resampled, and of Wilson's, the wider at each end.
+
+    The first knows that decisions of an episode are alike; the second that no difference in N decisions is no proof of
+    none, and alone has a width where no episode differs from another.
+
+    Args:
+        equal: decisions of each episode that count, (episodes,).
+        decisions: all decisions of each episode, (episodes,), with a positive sum.
+        seed: of the resampling.
+
+    Source: Wilson 1927, Journal of the American Statistical Association 22(158).
+    """
+    n, z = float(decisions.sum()), _NORMAL
+    share = float(equal.sum()) / n
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    low, high = bootstrap_interval(equal, decisions, seed)
+    # At a share of 0 or 1 that end of Wilson's is the share itself, but for rounding.
+    return max(0.0, min(low, middle - half, share)), min(1.0, max(high, middle + half, share))
