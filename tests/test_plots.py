@@ -81,11 +81,12 @@ def curve(n: int) -> tuple[Any, Any]:
 @pytest.mark.parametrize("title", [None, "REINFORCE on CartPole-v1, seed 1"])
 def test_training_curve(tmp_path: Path, figures: list[Any], title: str | None) -> None:
     durations, means = curve(300)
-    plots.training_curve(durations, means, 250, tmp_path / "curve.png", title=title)
+    plots.training_curve(durations, means, 250, tmp_path / "curve.png", durations=durations, title=title)
     (figure,) = figures
     check_picture(tmp_path / "curve.png", figure)
     (axes,) = figure.axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("episode", "duration / steps")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("episode", "return = duration / steps")
+    assert axes.get_ylim()[0] == 0.0
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert list(lines) == ["episode", "mean of 100 episodes", "required mean 195", "solved in episode 250"]
     assert lines["episode"].get_color() == plots.BLUE
@@ -94,6 +95,22 @@ def test_training_curve(tmp_path: Path, figures: list[Any], title: str | None) -
     assert lines["mean of 100 episodes"].get_xdata()[0] == 100, "the first mean belongs to episode 100"
     assert lines["mean of 100 episodes"].get_ydata().tolist() == means[99:]
     assert set(lines["solved in episode 250"].get_xdata()) == {250}
+
+
+def test_a_training_curve_of_negative_returns(tmp_path: Path, figures: list[Any]) -> None:
+    durations, means = curve(130)
+    returns, means = 1.0 - durations, [None if m is None else 1.0 - m for m in means]
+    for threshold in (-60.0, -300.0, 40.0):
+        plots.training_curve(
+            returns, means, None, tmp_path / "curve.png", durations=durations, threshold=threshold, title=None
+        )
+        check_picture(tmp_path / "curve.png", figures[-1])
+        (axes,) = figures[-1].axes
+        assert axes.get_ylabel() == "return of an episode"
+        low, high = axes.get_ylim()
+        for line in axes.get_lines():
+            assert (low < np.asarray(line.get_ydata())).all(), line.get_label()
+            assert (np.asarray(line.get_ydata()) <= high).all(), line.get_label()
 
 
 @pytest.mark.parametrize("n", [1, 2, 99, 100])
@@ -106,9 +123,9 @@ def test_a_short_unsolved_training_curve(tmp_path: Path, figures: list[Any], n: 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (([], [], None), "durations must be a list with at least one number"),
+        (([], [], None), "returns must be a list with at least one number"),
         (([1, 2], [1], None), r"means must have one entry per episode \(2\), got 1"),
-        (([1, np.nan], [1, 1], None), "durations must be finite, got nan"),
+        (([1, np.nan], [1, 1], None), "returns must be finite, got nan"),
         (([1] * 101, [None] * 100 + [np.inf], None), "means must be finite, got nan"),
         (([1, 2], [1, 1], 3), "solved_at must be an episode from 1 to 2 or None, got 3"),
         (([1, 2], [1, 1], 0), "solved_at"),
@@ -118,6 +135,8 @@ def test_a_short_unsolved_training_curve(tmp_path: Path, figures: list[Any], n: 
 def test_training_curve_refuses(tmp_path: Path, arguments: tuple[Any, Any, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         plots.training_curve(*arguments, tmp_path / "curve.png")
+    with pytest.raises(ValueError, match=r"durations must have one entry per episode \(2\), got 1"):
+        plots.training_curve([1, 2], [1, 1], None, tmp_path / "curve.png", durations=[1])
     assert not list(tmp_path.iterdir())
 
 

@@ -134,7 +134,12 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
         out.say(f"wrote {arguments.csv}")
     if arguments.plot is not None:
         plots.training_curve(
-            result.durations, result.means, result.solved_at, arguments.plot, threshold=result.settings["threshold"]
+            result.returns,
+            result.means,
+            result.solved_at,
+            arguments.plot,
+            durations=result.durations,
+            threshold=result.settings["threshold"],
         )
         out.say(f"wrote {arguments.plot}")
     summary = {

@@ -286,10 +286,11 @@ class _Stages:
         files = [INITIAL, TRAINED, CURVE]
         if self.plots:
             plots.training_curve(
-                result.durations,
+                result.returns,
                 result.means,
                 result.solved_at,
                 folder / CURVE_PLOT,
+                durations=result.durations,
                 threshold=result.settings["threshold"],
                 title=f"{self.task.env_id}: policy gradient, seed {settings.seed}",
             )

@@ -38,24 +38,26 @@ class ReportLike(Protocol):
 
 
 def training_curve(
-    durations: Sequence[float] | npt.NDArray[Any],
+    returns: Sequence[float] | npt.NDArray[Any],
     means: Sequence[float | None] | npt.NDArray[Any],
     solved_at: int | None,
     path: PathLike,
     *,
+    durations: Sequence[float] | npt.NDArray[Any] | None = None,
     threshold: float | None = 195.0,
     window: int = 100,
     title: str | None = None,
 ) -> None:
-    """Draw the course of training: the duration of every episode and its running mean.
+    """Draw the course of training: the return of every episode and its running mean.
 
     Args:
-        durations: steps of each episode, (episodes,).
-        means: mean of the last ``window`` durations, (episodes,). The first ``window - 1`` are not drawn, and may be
+        returns: sum of rewards of each episode, (episodes,).
+        means: mean of the last ``window`` returns, (episodes,). The first ``window - 1`` are not drawn, and may be
             anything: there are no ``window`` episodes yet.
         solved_at: number of the episode, counted from 1, in which the task counted as solved; None if in none.
         path: file to write.
-        threshold: the mean that is asked for, in steps; None to leave it out.
+        durations: steps of each episode, (episodes,). Where they are the returns, as in CartPole, the axis says so.
+        threshold: the mean return that is asked for; None to leave it out.
         window: episodes that each mean covers.
         title: headline of the picture.
 
@@ -64,31 +66,40 @@ def training_curve(
         ImportError: if matplotlib is not installed.
         OSError: if the file cannot be written.
     """
-    lasted = style.numbers("durations", durations)
-    if len(lasted) != len(means):
-        raise ValueError(f"means must have one entry per episode ({len(lasted)}), got {len(means)}")
+    gained = style.numbers("returns", returns)
+    for name, values in (("means", means), ("durations", durations)):
+        if values is not None and len(values) != len(gained):
+            raise ValueError(f"{name} must have one entry per episode ({len(gained)}), got {len(values)}")
     complete = means[window - 1 :]
     mean = style.numbers("means", complete) if len(complete) else None
-    if solved_at is not None and not 1 <= solved_at <= len(lasted):
-        raise ValueError(f"solved_at must be an episode from 1 to {len(lasted)} or None, got {solved_at}")
+    if solved_at is not None and not 1 <= solved_at <= len(gained):
+        raise ValueError(f"solved_at must be an episode from 1 to {len(gained)} or None, got {solved_at}")
     figure = style.figure_for(path, 8.0, 4.4)
     axes = figure.subplots()
-    episode = np.arange(1, len(lasted) + 1)
-    axes.plot(episode, lasted, color=BLUE, linewidth=0.7, alpha=0.75, label="episode")
+    episode = np.arange(1, len(gained) + 1)
+    axes.plot(episode, gained, color=BLUE, linewidth=0.7, alpha=0.75, label="episode")
     if mean is not None:
         axes.plot(episode[window - 1 :], mean, color=ORANGE, linewidth=2.4, label=f"mean of {window} episodes")
     if threshold is not None:
         axes.axhline(threshold, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), label=f"required mean {threshold:g}")
     if solved_at is not None:
         axes.axvline(solved_at, color=GREEN, linewidth=1.6, label=f"solved in episode {solved_at:,}")
-    axes.set_xlim(0, len(lasted) * 1.01 + 1)
-    top = max(lasted.max(), threshold or 0.0)
-    axes.set_ylim(0, 1.06 * top)
+    axes.set_xlim(0, len(gained) * 1.01 + 1)
+    # A mean lies between its returns; the threshold may be beyond all of them.
+    axes.set_ylim(_span(gained if threshold is None else np.append(gained, threshold)))
     axes.set_xlabel("episode")
-    axes.set_ylabel("duration / steps")
+    is_duration = durations is not None and np.array_equal(gained, style.numbers("durations", durations))
+    axes.set_ylabel("return = duration / steps" if is_duration else "return of an episode")
     style.dress(axes)
     style.legend_above(axes)
     style.save(figure, path, title)
+
+
+def _span(values: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Limits of an axis with 0 and all values, and some room beyond the outermost ones."""
+    low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    margin = 0.07 * (high - low)
+    return (low - margin if low < 0 else 0.0, high + margin if high > 0 else 0.0) if margin else (-1.0, 1.0)
 
 
 def evaluation_plot(reports: Mapping[str, ReportLike], path: PathLike, *, title: str | None = None) -> None:
@@ -112,10 +123,7 @@ def evaluation_plot(reports: Mapping[str, ReportLike], path: PathLike, *, title:
     grid = figure.subplots(2 if compared else 1, columns, squeeze=False, sharey="row")
 
     every = np.concatenate([np.asarray(r.returns, dtype=float) for r in reports.values()])
-    low, high = min(0.0, float(every.min())), max(0.0, float(every.max()))
-    margin = 0.07 * ((high - low) or 1.0)
-    span = (low - margin if low < 0 else 0.0, high + margin if high > 0 else 0.0)
-    grid[0, 0].set_ylim(span if span[0] < span[1] else (-1.0, 1.0))
+    grid[0, 0].set_ylim(_span(every))
     for axes, (name, report) in zip(grid[0], reports.items(), strict=True):
         _returns(axes, name, report)
     grid[0, 0].set_ylabel("return of an episode")
