@@ -459,6 +459,24 @@ def test_train_state_without_a_policy_is_kept(tmp_path, capsys):
     assert "holds a training run that was stopped: add --resume" in error_of(capsys)
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_ctrl_c_speaks_of_a_state_of_training_only_where_there_is_one(tmp_path, capsys, monkeypatch, begun):
+    state = tmp_path / "policy.training.safetensors"
+
+    def interrupt(*_, **__):
+        if begun:
+            state.write_bytes(b"state")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("snnfast.cli.learn.train_policy_gradient", interrupt)
+    assert main(["train", "CartPole-v1", "--out", str(tmp_path / "policy.safetensors")]) == 130
+    said = capsys.readouterr().out
+    if begun:
+        assert said == f"stopped; the state of training is in {state}: continue with --resume\n"
+    else:
+        assert said == "stopped before training began\n"
+
+
 def test_nothing_to_resume(files, capsys):
     assert main(["train", "CartPole-v1", "--out", str(files / "policy.safetensors"), "--resume"]) == 2
     assert "is finished: there is nothing to resume" in error_of(capsys)

@@ -125,7 +125,10 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
             resume=arguments.resume,
         )
     except KeyboardInterrupt:
-        out.say(f"stopped; the state of training is in {state}: continue with --resume")
+        if state.exists():  # it does not in the first moment
+            out.say(f"stopped; the state of training is in {state}: continue with --resume")
+        else:
+            out.say("stopped before training began")
         raise
     for message in result.messages:
         out.say(message)
