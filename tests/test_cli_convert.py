@@ -104,6 +104,17 @@ def test_options_reach_the_neurons(replay: str, tmp_path: Path) -> None:
         ("--headroom 0", "headroom must be positive, got 0.0"),
         ("--target-similarity 0.99 --preset rate --copies 2", "leave preset and copies out"),
         ("--budget spikes", "budget needs target_similarity"),
+        ("--weight-grid 99", "weight_grid must be from 2 to 16, got 99"),
+        ("--weight-grid 1 --target-similarity 0.99", "weight_grid must be from 2 to 16, got 1"),
+        ("--target-similarity 1.2", "target_similarity must be above 0 and below 1, got 1.2"),
+        ("--target-similarity nan", "target_similarity must be above 0 and below 1, got nan"),
+        ("--preset digits --tau 3", "tau must be from 0.5 to 1, got 3.0"),
+        ("--preset digits --tau 0.7 --guard", "tau must be 0.5 with guard=True"),
+        ("--preset digits --kappa -1", "kappa must be positive, or None for the worst case, got -1.0"),
+        ("--preset digits --first-steps 2000", "first_steps must be"),
+        ("--preset digits --timesteps 5000", "timesteps must be"),
+        ("--method digits --spike-error 0", "spike_error must be positive, got 0.0"),
+        ("--initial-potential nan", "initial_potential must be finite"),
     ],
 )
 def test_contradictions_are_told_in_one_line_before_anything_is_computed(

@@ -31,11 +31,13 @@ from snnfast.conversion import DEFAULT_PRESET, PRESETS, Method, Readout, Scaling
 from snnfast.conversion.choice import Choice, TargetNotReached
 from snnfast.conversion.comparison import HeldOut
 from snnfast.conversion.convert import check_free
-from snnfast.conversion.presets import ABOUT, Budget, Calibration, steps_in_words
+from snnfast.conversion.digits import schedule
+from snnfast.conversion.grid import check_bits
+from snnfast.conversion.presets import ABOUT, Budget, Calibration, Preset, steps_in_words
 from snnfast.conversion.settings import OPTIONS, resolve
 from snnfast.learning import Replay, record_replay
 from snnfast.network import SpikingNetwork
-from snnfast.spec import Order
+from snnfast.spec import NeuronSpec, Order
 from snnfast.spec.codes import ExitKind
 
 #: Options that are settings of a preset, by the names of convert()'s arguments.
@@ -213,10 +215,15 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
     target = {name: getattr(arguments, name) for name in ("target_similarity", "budget")}
     needs_replay = True
     try:  # before anything is computed
+        check_bits(arguments.weight_grid)
         if set(target.values()) == {None}:
-            needs_replay = resolve(arguments.preset, **given)[1].scaling != "model"
+            settings = resolve(arguments.preset, **given)[1]
+            _check_values(settings)
+            needs_replay = settings.scaling != "model"
         else:
             check_free({"preset": arguments.preset, **given}, arguments.target_similarity)
+            if not 0 < arguments.target_similarity < 1:
+                raise ValueError(f"target_similarity must be above 0 and below 1, got {arguments.target_similarity!r}")
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     policy, known = read_policy(arguments.policy)
@@ -243,6 +250,27 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
         out.say(f"wrote {write_conversion_page(network, policy, replay, plays_in, arguments, out)}")
     out.write({"network": str(arguments.out), "sizes": list(network.sizes), "conversion": network.conversion})
     return 0
+
+
+def _check_values(settings: Preset) -> None:
+    """Raise for numbers that the conversion would refuse whatever the policy, and only once there is a replay.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    NeuronSpec(order=settings.order, initial_potential=settings.initial_potential)
+    if settings.spike_error is not None:
+        if not settings.spike_error > 0:
+            raise ValueError(f"spike_error must be positive, got {settings.spike_error!r}")
+    elif settings.method == "digits":
+        schedule(  # of the smallest network there is
+            [[[1.0]], [[1.0]]],
+            settings.timesteps,
+            tau=settings.tau,
+            first_steps=settings.first_steps,
+            kappa=settings.kappa,
+            guard=settings.guard,
+        )
 
 
 def _presets(out: Output) -> int:
