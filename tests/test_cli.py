@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 
+import gymnasium as gym
 import pytest
 import torch
 
@@ -475,6 +476,46 @@ def test_ctrl_c_speaks_of_a_state_of_training_only_where_there_is_one(tmp_path, 
         assert said == f"stopped; the state of training is in {state}: continue with --resume\n"
     else:
         assert said == "stopped before training began\n"
+
+
+EXTRA = """
+import gymnasium as gym
+from gymnasium.envs.classic_control import CartPoleEnv
+gym.register("SnnfastExtra/Pole-v0", entry_point=CartPoleEnv, max_episode_steps=30)
+"""
+
+
+def test_environments_of_other_packages(files, tmp_path, capsys, monkeypatch):
+    (tmp_path / "snnfast_extra_envs.py").write_text(EXTRA)
+    (tmp_path / "snnfast_broken_envs.py").write_text("raise OSError('no\\ngame')")
+    monkeypatch.syspath_prepend(tmp_path)
+    out = str(tmp_path / "replay.safetensors")
+    record = ["record", "cartpole", "--out", out, "--size", "40"]
+    # A name does not import: names come from files, too. The message says what does.
+    assert main([*record, "--env", "snnfast_extra_envs:SnnfastExtra/Pole-v0"]) == 1
+    assert "on the command line: --import snnfast_extra_envs" in error_of(capsys)
+    assert "snnfast_extra_envs" not in sys.modules
+    try:
+        for command in (
+            [*record, "--env", "SnnfastExtra/Pole-v0"],
+            ["train", "SnnfastExtra/Pole-v0", "--out", str(tmp_path / "p"), "--max-episodes", "1", "--threshold", "9"],
+            ["convert", "cartpole", "--env", "SnnfastExtra/Pole-v0", "--size", "40", "--out", str(tmp_path / "n")],
+            ["evaluate", "cartpole", "--env", "SnnfastExtra/Pole-v0", "--episodes", "1"],
+        ):
+            code = main([*command, "--import", "snnfast_extra_envs"])
+            assert code == (1 if command[0] == "train" else 0), capsys.readouterr().err  # one episode is not enough
+            sys.modules.pop("snnfast_extra_envs")
+            gym.registry.pop("SnnfastExtra/Pole-v0")
+    finally:
+        gym.registry.pop("SnnfastExtra/Pole-v0", None)
+    assert Replay.load(out).metadata["env_id"] == "SnnfastExtra/Pole-v0"
+    capsys.readouterr()
+    for name, why in (
+        ("no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("snnfast_broken_envs", "OSError: no game"),
+    ):
+        assert main(["evaluate", "cartpole", "--import", name]) == 2
+        assert f"--import must name a module that Python can import, got '{name}': {why}" in error_of(capsys)
 
 
 def test_nothing_to_resume(files, capsys):

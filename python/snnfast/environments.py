@@ -31,14 +31,16 @@ def find(env_id: object) -> EnvSpec:
 
     Raises:
         TypeError: if ``env_id`` is no string.
-        ValueError: if there is no such environment, naming the nearest ones; or if the name would import a module.
+        ValueError: if there is no such environment, naming the nearest ones; or if the name would import a module:
+            names come from files, too, and opening a file must run nothing.
     """
     if not isinstance(env_id, str):
         raise TypeError(f"env_id must be the name of a Gymnasium environment, got {env_id!r} ({type(env_id).__name__})")
     if ":" in env_id:
         module, _, name = env_id.partition(":")
         raise ValueError(
-            f"env_id must not import a module, got {env_id!r}: import {module!r} first, then pass {name!r}"
+            f"env_id must not import a module, got {env_id!r}: import {module!r} first, then pass {name!r} "
+            f"(on the command line: --import {module})"
         )
     try:
         return gym.spec(env_id)

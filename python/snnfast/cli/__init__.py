@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from snnfast._version import __version__
 from snnfast.cli import bench, convert, evaluate, info, learn, run, sweep
-from snnfast.cli.common import Output, UsageError
+from snnfast.cli.common import Output, UsageError, import_modules
 from snnfast.runs import RunFolderError
 
 _DESCRIPTION = """\
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_.code if isinstance(exit_.code, int) else 2
     arguments.argv = list(sys.argv[1:] if argv is None else argv)
     try:
+        import_modules(getattr(arguments, "imports", None) or ())
         return int(arguments.handler(arguments, Output(arguments.json)))
     except KeyboardInterrupt:
         if arguments.debug:

@@ -9,7 +9,8 @@ import shlex
 import shutil
 import stat
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,31 @@ def add_command(
     common.add_argument("--seed", type=seed, metavar="N", help="seed of everything random (default: 1)")
     common.add_argument("--debug", action="store_true", help="show a traceback with an error")
     return parser
+
+
+def add_imports(parser: argparse._ActionsContainer) -> None:
+    """Add ``--import``, for environments that do not come with Gymnasium."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        metavar="MODULE",
+        help="first import this Python module, which registers environments (ale_py, for example); repeatable",
+    )
+
+
+def import_modules(names: Iterable[str]) -> None:
+    """Import what ``--import`` names: code that is run because the user says so, never because a file does.
+
+    Raises:
+        UsageError: naming the module and what went wrong.
+    """
+    for name in names:
+        try:
+            import_module(name)
+        except Exception as error:  # whatever the module's own code raises
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            raise UsageError(f"--import must name a module that Python can import, got {name!r}: {why}") from error
 
 
 def seed(text: str) -> int:

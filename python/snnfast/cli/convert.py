@@ -18,6 +18,7 @@ from snnfast.cli.common import (
     Subparsers,
     UsageError,
     add_command,
+    add_imports,
     check_distinct,
     check_target,
     count,
@@ -100,6 +101,7 @@ def add(subparsers: Subparsers) -> None:
     source = parser.add_argument_group("states to take activation scales from")
     source.add_argument("--replay", metavar="FILE", help="a replay memory; without it one is recorded now")
     source.add_argument("--env", metavar="ID", help="environment to record in (default: the one in the policy file)")
+    add_imports(source)
     source.add_argument("--size", type=count, metavar="N", help="states to record (default: 20000)")
     which = parser.add_argument_group("what kind of network", "either named settings, or what it has to reach")
     which.add_argument(

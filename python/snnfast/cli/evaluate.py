@@ -11,6 +11,7 @@ from snnfast.cli.common import (
     Output,
     Subparsers,
     add_command,
+    add_imports,
     check_distinct,
     check_plot,
     check_target,
@@ -36,6 +37,7 @@ def add(subparsers: Subparsers) -> None:
     )
     parser.add_argument("agent", help="file of a spiking network or a policy, or the word 'cartpole'")
     parser.add_argument("--env", metavar="ID", help="environment (default: the one that the file names)")
+    add_imports(parser)
     parser.add_argument("--compare", metavar="AGENT", help="a second file, or 'cartpole', to compare decisions with")
     parser.add_argument("--episodes", type=count, default=100, metavar="N", help="episodes to play (default: 100)")
     parser.add_argument("--max-steps", type=count, default=500, metavar="N", help="limit of an episode (default: 500)")

@@ -13,6 +13,7 @@ from snnfast.cli.common import (
     Subparsers,
     UsageError,
     add_command,
+    add_imports,
     check_distinct,
     check_plot,
     check_target,
@@ -39,6 +40,7 @@ def add(subparsers: Subparsers) -> None:
         example="snnfast train CartPole-v1 --out policy.safetensors --csv training.csv",
     )
     parser.add_argument("env", help="Gymnasium environment with discrete actions, such as CartPole-v1")
+    add_imports(parser)
     parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="file for the trained policy")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--resume", action="store_true", help="continue a training run that was stopped")
@@ -73,6 +75,7 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--out", required=True, metavar="FILE", type=Path, help="file for the replay memory")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--env", metavar="ID", help="environment (default: the one in the policy file)")
+    add_imports(parser)
     parser.add_argument("--size", type=count, default=20_000, metavar="N", help="states to record (default: 20000)")
     parser.add_argument("--max-steps", type=count, default=500, metavar="N", help="limit of an episode (default: 500)")
 

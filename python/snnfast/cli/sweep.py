@@ -10,6 +10,7 @@ from snnfast.cli.common import (
     Output,
     Subparsers,
     add_command,
+    add_imports,
     check_distinct,
     count,
     need_env,
@@ -60,6 +61,7 @@ def add(subparsers: Subparsers) -> None:
     source.add_argument("--replay", metavar="FILE", help="a replay memory; without it one is recorded now")
     source.add_argument("--held-out", metavar="FILE", help="another one, to compare the decisions on")
     source.add_argument("--env", metavar="ID", help="environment (default: the one that the files name)")
+    add_imports(source)
     source.add_argument("--size", type=count, default=20_000, metavar="N", help="states to record (default: 20000)")
     source.add_argument(
         "--held-out-size", type=count, default=10_000, metavar="N", help="held-out states to record (default: 10000)"
