@@ -190,6 +190,14 @@ def test_evaluation_plot_with_negative_and_with_equal_returns(tmp_path: Path, fi
     check_picture(tmp_path / "same.png", figures[1])
 
 
+@pytest.mark.parametrize(("n", "ticks"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (100, [20, 40, 60, 80, 100])])
+def test_episodes_are_whole_and_counted_from_one(tmp_path: Path, figures: list[Any], n: int, ticks: list[int]) -> None:
+    plots.evaluation_plot({"a": report(n)}, tmp_path / "e.png")
+    plots.training_curve(*curve(n), None, tmp_path / "t.png")
+    for figure in figures:
+        assert figure.axes[0].get_xticks().tolist() == ticks
+
+
 def test_evaluation_plot_needs_a_report(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="reports must hold at least one evaluation"):
         plots.evaluation_plot({}, tmp_path / "x.png")
@@ -203,6 +211,15 @@ def simulation(sizes: list[int], decoding: str, batch: int = 2) -> Any:
     weights = [rng.normal(size=(n, m)) / np.sqrt(m) for m, n in itertools.pairwise(sizes)]
     net = SpikingNetwork(weights, None, timesteps=30, decoding=decoding, backend="reference")  # type: ignore[arg-type]
     return net.simulate(rng.normal(size=(batch, sizes[0])), record=("spikes", "potentials"))
+
+
+@pytest.mark.parametrize("draw", [plots.raster, plots.potential_map])
+def test_a_decision_of_one_step_has_one_tick(tmp_path: Path, figures: list[Any], draw: Any) -> None:
+    net = SpikingNetwork([np.eye(3), np.eye(3)], None, timesteps=1, backend="reference")
+    sim = net.simulate(np.ones((1, 3)), record=("spikes", "potentials"))
+    draw(sim, tmp_path / "one.png")
+    panels = [axes for axes in figures[0].axes if axes.get_subplotspec() is not None]
+    assert all(axes.get_xticks().tolist() == [1] for axes in panels)
 
 
 @pytest.mark.parametrize(

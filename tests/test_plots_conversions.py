@@ -131,6 +131,17 @@ def test_steps_histogram(tmp_path: Path, figures: list[Any]) -> None:  # noqa: F
     assert axes.get_title(loc="right") == "100 decisions, 90.00 % certified (blue), others orange"
 
 
+def test_no_share_is_above_all_of_them(tmp_path: Path, figures: list[Any]) -> None:  # noqa: F811
+    plots.steps_histogram([3] * 100, tmp_path / "h.png", most=4)
+    one = np.tile([1.0, 0.0], (50, 1))
+    plots.output_errors(one, one * 1.1, tmp_path / "o.png")
+    for axes in (figures[0].axes[0], figures[1].axes[1]):
+        assert axes.get_ylim()[1] > 100, "room for the words"
+        assert axes.get_yticks().tolist() == [0, 20, 40, 60, 80, 100]
+        assert axes.spines["left"].get_bounds() == (0, 100)
+    assert figures[0].axes[0].get_xticks().tolist() == [1, 2, 3, 4]
+
+
 def test_a_few_late_decisions_are_told_and_not_drawn(tmp_path: Path, figures: list[Any]) -> None:  # noqa: F811
     plots.steps_histogram([2] * 998 + [100, 120], tmp_path / "h.png", most=128)
     axes = figures[0].axes[0]

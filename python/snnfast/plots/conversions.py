@@ -58,7 +58,7 @@ def steps_histogram(
         axes.bar(at, open_share, width, bottom=share - open_share, color=ORANGE, linewidth=0)
     mean, late = float(ran.mean()), float(np.quantile(ran, 0.95))
     top = float(share.max()) * 1.3
-    axes.set_ylim(0, top)
+    style.shares_up_to(axes, top)
     # The higher label may lie above the lower line, and neither across the other line.
     left = late - mean < 0.17 * last < mean
     for where, words, height, before in (
@@ -79,7 +79,7 @@ def steps_histogram(
             zorder=5,
         )
     axes.set_xlim(0.3, last + 0.7)
-    axes.locator_params(axis="x", integer=True)
+    style.count_along(axes, last)
     axes.set_xlabel("steps of a decision, all layers together")
     axes.set_ylabel("share of decisions / %")
     said = f"{len(ran):,} decisions"
@@ -211,7 +211,7 @@ def _leads(axes: Any, wanted: npt.NDArray[np.float64], got: npt.NDArray[np.float
     differing = 100 * float((got.argmax(axis=1) != wanted.argmax(axis=1)).mean())
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
-    axes.set_ylim(0, 1.35 * max(tops))
+    style.shares_up_to(axes, 1.35 * max(tops))
     axes.set_xlabel("difference between two outputs, in the policy's units")
     axes.set_ylabel("share of states / %")
     style.heading(axes, "Where decisions can change", f"{differing:.2g} % of decisions differ")

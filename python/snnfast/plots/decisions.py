@@ -138,7 +138,7 @@ def raster(
             )
     axes.axhline(0, color=FAINT, linewidth=0.8, zorder=1)
     axes.set_xlim(0.5, ends[-1] + 0.5)
-    axes.locator_params(axis="x", integer=True)
+    style.count_along(axes, ends[-1])
     axes.set_xlabel("time step")
     axes.set_ylabel("membrane potential")
     style.heading(axes, "output neurons", f"decision: {names[best]}")
@@ -215,7 +215,7 @@ def potential_map(
         style.dress(axes, grid=False)
     last = panels[-1]
     last.set_xlim(0.5, max(ends[: len(hidden)]) + 0.5)
-    last.locator_params(axis="x", integer=True)
+    style.count_along(last, max(ends[: len(hidden)]))
     last.set_xlabel("time step")
     below, above = bool(every.min() < -limit), bool(every.max() > limit)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")

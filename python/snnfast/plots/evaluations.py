@@ -85,6 +85,7 @@ def training_curve(
     if solved_at is not None:
         axes.axvline(solved_at, color=GREEN, linewidth=1.6, label=f"solved in episode {solved_at:,}")
     axes.set_xlim(0, len(gained) * 1.01 + 1)
+    style.count_along(axes, len(gained))
     # A mean lies between its returns; the threshold may be beyond all of them.
     axes.set_ylim(_span(gained if threshold is None else np.append(gained, threshold)))
     axes.set_xlabel("episode")
@@ -162,6 +163,7 @@ def _returns(axes: Axes, name: str, report: ReportLike) -> None:
     axes.axhspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, zorder=1, label="95 % interval of the mean")
     axes.axhline(report.mean_return, color=ORANGE, linewidth=1.6, zorder=5, label="mean return")
     axes.set_xlim(0, len(returns) + 1)
+    style.count_along(axes, len(returns))
     axes.set_xlabel("episode")
     spread = f", sd {report.std_return:.1f}" if len(returns) > 1 else ""
     style.heading(axes, name, f"mean {report.mean_return:.1f}{spread}")

@@ -84,6 +84,19 @@ def dress(axes: Axes, *, grid: bool = True) -> None:
         axes.set_axisbelow(True)
 
 
+def count_along(axes: Axes, last: int) -> None:
+    """Ticks of the x axis, whose limits are set, for what is counted from 1 to ``last``: steps, episodes."""
+    axes.locator_params(axis="x", integer=True, min_n_ticks=1)  # of two ticks at least, one would be a fraction
+    axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= last])
+
+
+def shares_up_to(axes: Axes, top: float) -> None:
+    """A y axis of shares in percent, with room up to ``top`` for words, and no share above 100."""
+    axes.set_ylim(0, top)
+    axes.set_yticks([tick for tick in axes.get_yticks() if 0 <= tick <= min(top, 100)])
+    axes.spines["left"].set_bounds(0, min(top, 100))
+
+
 def legend_above(axes: Axes) -> None:
     """A legend over the axes, where no data can be."""
     axes.legend(
