@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch import nn
 
 from snnfast.conversion.reading import read_network
 from snnfast.conversion.scaling import activations
-from snnfast.evaluation.statistics import bootstrap_interval
+from snnfast.evaluation.statistics import share_interval
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
 from snnfast.spec import check_float
@@ -209,21 +208,13 @@ def split_replay(replay: Replay, share: float = HELD_OUT) -> tuple[Replay, Repla
 
 
 def similarity_interval(equal: npt.NDArray[np.bool_], lengths: Sequence[int], seed: int) -> tuple[float, float]:
-    """95 % interval of a share of equal decisions: of whole episodes resampled, and of Wilson's, the wider at each end.
-
-    The first knows that states of an episode are alike; the second that no difference in N states is no proof of none.
+    """95 % interval of a share of equal decisions: :func:`snnfast.evaluation.statistics.share_interval` of states.
 
     Args:
         equal: per state, whether the decisions are equal; episode after episode.
         lengths: of the episodes, which make up all the states.
         seed: of the resampling.
-
-    Source: Wilson 1927, Journal of the American Statistical Association 22(158).
     """
-    n, share, z = len(equal), float(equal.mean()), 1.959964
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
     agreed = np.add.reduceat(equal.astype(np.float64), starts)
-    low, high = bootstrap_interval(agreed, np.asarray(lengths, dtype=np.float64), seed)
-    return max(0.0, min(low, middle - half)), min(1.0, max(high, middle + half))
+    return share_interval(agreed, np.asarray(lengths, dtype=np.float64), seed)
