@@ -42,7 +42,11 @@ def add(subparsers: Subparsers) -> None:
     )
     usual = "; ".join(f"{name}: {' '.join(map(str, steps))}" for name, steps in TIMESTEPS.items())
     parser.add_argument(
-        "--timesteps", nargs="+", type=count, metavar="T", help=f"steps to try (default: by kind of method, {usual})"
+        "--timesteps",
+        nargs="+",
+        type=count,
+        metavar="T",
+        help=f"steps to try (default: by kind of method, {usual}); fewest-spikes takes the steps that it needs",
     )
     parser.add_argument(
         "--percentiles",
