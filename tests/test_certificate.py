@@ -105,3 +105,39 @@ def test_a_drive_that_is_no_number_is_saturated_and_never_certified() -> None:
             assert not certified.any(), implementation.name
             assert saturated[:, :2].all(), implementation.name
             assert (found.steps.reshape(-1, 4)[:, :3] == spec.timesteps).all(), implementation.name
+
+
+def weights_policy(*weights: list[list[float]], biases: dict[int, list[float]]) -> nn.Sequential:
+    modules: list[nn.Module] = []
+    for i, rows in enumerate(weights):
+        linear = nn.Linear(len(rows[0]), len(rows))
+        with torch.no_grad():
+            linear.weight.copy_(torch.tensor(rows))
+            linear.bias.copy_(torch.tensor(biases.get(i, [0.0] * len(rows))))
+        modules += [linear, nn.ReLU()]
+    return nn.Sequential(*modules[:-1])
+
+
+def test_where_a_later_layer_may_overflow_nothing_is_certain() -> None:
+    eye = np.eye(6).tolist()
+    # Scaled, the second layer's weights are so large that a partial sum is minus infinity, and the whole is not.
+    policy = weights_policy(eye, [[-1.01] * 3 + [1.0] * 3], [[1.0], [0.0]], biases={2: [0.0, 1e-19]})
+    states = np.array([[1e20] * 6, [0, 0, 0, 3e-19, 0, 0]], np.float32)
+    network = sf.convert(policy, states, preset="digits-certified")
+    asked = (np.random.default_rng(0).uniform(0.6, 1, (400, 6)) * 1e20).astype(np.float32)
+    found = network.simulate(asked)
+    assert found.certified is not None
+    assert not found.certified.any()
+    # A difference of two outputs' weights is infinite, and no other neuron could make up for it.
+    last = [[2e38] + [-1.69e38] * 5, [-2e38] + [1.69e38] * 5]
+    policy = weights_policy(eye, (np.array(last) / 1e8).tolist(), biases={})
+    network = sf.convert(policy, np.full((2, 6), 1e8, np.float32), preset="digits-certified")
+    found = network.simulate(np.array([[0.9e8] + [0.3e8] * 5], np.float32))
+    assert found.certified is not None
+    assert not found.certified.any()
+    # Smaller ones are certain again.
+    policy = weights_policy(eye, (np.array(last) / 1e12).tolist(), biases={})
+    network = sf.convert(policy, np.full((2, 6), 1.0, np.float32), preset="digits-certified")
+    found = network.simulate(np.array([[0.9] + [0.1] * 5], np.float32))
+    assert found.certified is not None
+    assert found.certified.all()

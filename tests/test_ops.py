@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,31 @@ print(torch.equal(program(x), want))
     refusal, answer = done.stdout.splitlines()
     assert f"network {network._number} is not, or no longer, alive in this process; load it" in refusal
     assert answer == "True"
+
+
+def test_like_networks_come_and_go_in_several_threads() -> None:
+    weights, x, lost = [torch.ones(2, 2)], torch.ones(1, 2), []
+
+    def come_and_go() -> None:
+        for _ in range(300):
+            network = sf.SpikingNetwork(weights, timesteps=4)
+            try:
+                ops.run(x, network._number, 2)
+            except RuntimeError as error:
+                lost.append(error)
+            del network
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert not lost
 
 
 def test_a_network_is_not_kept_alive_by_its_number() -> None:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 import weakref
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -42,6 +44,16 @@ class Name:
 
 
 _names: weakref.WeakValueDictionary[int, Name] = weakref.WeakValueDictionary()
+_lock = threading.RLock()
+
+
+def _new_lock() -> None:
+    # A child of fork has one thread only, and the one that held the lock may not be it.
+    global _lock
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_new_lock)
 
 
 def fingerprint(arrays: Mapping[str, npt.NDArray[Any]], description: Mapping[str, Any]) -> int:
@@ -56,14 +68,16 @@ def fingerprint(arrays: Mapping[str, npt.NDArray[Any]], description: Mapping[str
 
 def register(network: Runnable, number: int) -> Name:
     """Let the operator find a network. It is not kept alive by that; whoever has the name keeps the name alive."""
-    name = _names.setdefault(number, Name(number))
-    name.networks.add(network)
+    with _lock:
+        name = _names.setdefault(number, Name(number))
+        name.networks.add(network)
     return name
 
 
 def _find(number: int) -> Runnable:
-    name = _names.get(number)
-    network = next(iter(name.networks), None) if name is not None else None
+    with _lock:
+        name = _names.get(number)
+        network = next(iter(name.networks), None) if name is not None else None
     if network is None:
         raise RuntimeError(
             f"snnfast::run: network {number} is not, or no longer, alive in this process; load it before the program "

@@ -362,7 +362,8 @@ def _down(values: Float64Array) -> Float64Array:
 
 def _up(values: Float64Array) -> Float64Array:
     """Rounded to float32, never down."""
-    rounded = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what does not fit is infinite, or the largest there is
+        rounded = values.astype(np.float32)
     up: Float64Array = np.where(rounded < values, np.nextafter(rounded, _INFINITY), rounded).astype(np.float64)
     return up
 

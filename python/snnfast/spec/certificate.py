@@ -38,7 +38,7 @@ class Certificate:
       of the last one, up to which rounding is taken. (The first layer's drive is constant: its drift is the rounding.)
 
     Attributes:
-        slack: rounding of outputs and sums.
+        slack: rounding of outputs and sums; infinite, so that nothing is certain, where sums may overflow.
         left: radix, (K,): what the bits to come may add, in whole smallest spikes.
         overtake: radix, (n_out, n_out): ``sum_j min(0, W[a,j] - W[b,j])`` per smallest spike.
         drift: digits, per hidden layer (T, n): the most that the original's drive may differ from the one so far, but
@@ -119,6 +119,10 @@ def certificate(spec: NetworkSpec) -> Certificate | None:
         for w, s in zip(magnitudes, sums, strict=True)
     ]
     slack = np.float32(_up(np.array(4.0 * errors[-1].max())))
+    # Sums that may overflow prove nothing: where a drive is minus infinity, a neuron seems silent. (Of the
+    # first layer it shows, as its terms overflow too. Spikes of both signs may send some times as much as remains.)
+    if not 16.0 * max(s.max() for s in sums[1:]) < np.finfo(np.float32).max:
+        slack = np.float32(np.inf)
     last = spec.weights[-1].astype(np.float64)
     if isinstance(spec.code, RadixCode):
         bits = spec.timesteps
@@ -147,7 +151,8 @@ def certificate(spec: NetworkSpec) -> Certificate | None:
 
 
 def _up(values: _Doubles) -> FloatArray:
-    """Rounded to float32, never down."""
-    rounded = values.astype(np.float32)
+    """Rounded to float32, never down; what does not fit is infinite."""
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32)
     up: FloatArray = np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded).astype(np.float32)
     return up
