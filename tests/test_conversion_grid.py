@@ -215,5 +215,5 @@ def test_the_command_line_option(tmp_path, capsys) -> None:
     assert "weights on a grid of 12 bits: moved by" in capsys.readouterr().out
     assert SpikingNetwork.load(out).conversion["weight_grid"]["bits"] == 12
     assert json.loads(result.read_text())["conversion"]["weight_grid"]["bits"] == 12
-    assert main([*command, "--weight-grid", "40", "--overwrite"]) == 1
+    assert main([*command, "--weight-grid", "40", "--overwrite"]) == 2
     assert "weight_grid must be from 2 to 16, got 40" in capsys.readouterr().err

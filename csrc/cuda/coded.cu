@@ -253,6 +253,7 @@ __device__ __forceinline__ void note_bits(const Coded& a, int32_t l, int64_t fro
   if (!layer.counts && !layer.spikes && !layer.potentials) return;
   for_neurons(layer, s, [&](int32_t j) {
     const auto number = static_cast<uint32_t>(s.received[j]);
+#pragma unroll 1  // only where it is recorded
     for (int64_t t = from; t < to; ++t) {
       const auto at = static_cast<uint32_t>(a.timesteps - 1 - t);
       const auto bit = static_cast<float>(number >> at & 1u);
@@ -315,12 +316,14 @@ __device__ __forceinline__ void start(const Coded& a, int64_t row, Sample& s) {
     s.constant[j] = h + first.bias[j];
   });
   s.terms = 0.0f;
+#pragma unroll 1  // few features, once per sample: not worth the code
   for (int32_t k = 0; a.largest && k < a.inputs.features; ++k) {
     s.terms = s.terms + a.largest[k] * fabsf(encoded_input(a.inputs, row, k));
   }
   for (int32_t l = 0; l + 1 < a.n_layers; ++l) {
     const CodedLayer& layer = a.layers[l];
     for_neurons(layer, s, [&](int32_t j) {
+#pragma unroll 1  // as above
       for (int32_t k = 0; k < a.copies; ++k) {
         const int32_t at = layer.state + k * layer.padded + j;
         s.state[at] = a.starts ? a.starts[k] : l ? layer.bias[j] : s.constant[j];
@@ -352,6 +355,7 @@ __device__ __forceinline__ void finish(const Coded& a, const Sample& s, int64_t 
     const CodedLayer& layer = a.layers[l];
     if (!layer.spikes && !layer.potentials) continue;
     for_neurons(layer, s, [&](int32_t j) {
+#pragma unroll 1  // as above
       for (int64_t t = within; t < a.timesteps && j < layer.n_out; ++t) {
         if (layer.spikes) layer.spikes[place(a, layer, s, t, j)] = 0.0f;
         if (layer.potentials) layer.potentials[place(a, layer, s, t, j)] = 0.0f;

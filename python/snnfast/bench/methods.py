@@ -131,7 +131,7 @@ def _call(network: SpikingNetwork, batch: torch.Tensor) -> Callable[[], object]:
 
 def _check(name: str, network: SpikingNetwork, states: torch.Tensor) -> None:
     """A ``RuntimeError`` unless the network gives the reference's bits."""
-    rebuild, (*arguments, _, exact, options) = network.__reduce__()
+    rebuild, (*arguments, _, exact, options), _ = network.__reduce__()
     reference: SpikingNetwork = rebuild(*arguments, "reference", exact, options)
     differing = int((network(states) != reference(states)).any(dim=1).sum())
     if differing:
