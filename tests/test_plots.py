@@ -355,4 +355,6 @@ assert not any(name.split(".")[0] in ("matplotlib", "PIL") for name in sys.modul
 plots.training_curve([1, 2], [0, 0], None, {str(tmp_path / "curve.png")!r})
 assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curve.png").stat().st_size > 1000

@@ -24,8 +24,13 @@ inline int64_t table_width(int64_t outputs, bool fires, int64_t lanes) {
 // other out of it (a third of all look-ups missed the first level; as many as with a random order do now, a tenth). Few
 // outputs are looked up by the pattern itself: several entries share a line, and where the look-up follows the spikes
 // at once, more operations cost more than they gain.
+template <class Words>  // one, or a vector of them; of more than a few outputs
+constexpr void turn_to_slots(Words& spikes) {
+  spikes = spikes ^ spikes >> 3 ^ spikes >> 10;
+}
 constexpr uint32_t table_slot(uint32_t spikes, int64_t width) {
-  return width <= kFewOutputs ? spikes : spikes ^ (spikes >> 3) ^ (spikes >> 10);
+  if (width > kFewOutputs) turn_to_slots(spikes);
+  return spikes;
 }
 
 // Floats from entry to entry: of one or two outputs, where the table holds all inputs, only those are kept. An entry's

@@ -18,7 +18,7 @@ inline void to_slots(uint16_t* spikes, int64_t steps) {
   for (int64_t t = 0; t < steps; t += kWhole) {
     Words words;
     __builtin_memcpy(&words, spikes + t, sizeof words);
-    words = words ^ words >> 3 ^ words >> 10;  // table_slot
+    turn_to_slots(words);
     __builtin_memcpy(spikes + t, &words, sizeof words);
   }
 }

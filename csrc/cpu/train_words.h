@@ -106,7 +106,7 @@ SNNFAST_INLINE void turn_rows(Words (&row)[8], bool slots) {
   }
   if (!slots) return;
 #pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) row[i] = row[i] ^ row[i] >> 3 ^ row[i] >> 10;  // table_slot
+  for (int i = 0; i < 8; ++i) turn_to_slots(row[i]);
 }
 
 inline void turn_trains(const Train* trains, const TrainPlaces* places, int64_t samples, bool slots, uint16_t* words) {

@@ -261,10 +261,7 @@ def _check_values(settings: Preset) -> None:
         TypeError, ValueError: naming the argument.
     """
     NeuronSpec(order=settings.order, initial_potential=settings.initial_potential)
-    if settings.spike_error is not None:
-        if not settings.spike_error > 0:
-            raise ValueError(f"spike_error must be positive, got {settings.spike_error!r}")
-    elif settings.method == "digits":
+    if settings.spike_error is None and settings.method == "digits":
         schedule(  # of the smallest network there is
             [[[1.0]], [[1.0]]],
             settings.timesteps,
