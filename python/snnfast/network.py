@@ -31,9 +31,6 @@ from snnfast.spec import (
     code_to_json,
 )
 
-#: dtypes that are converted to float32 without a word: the other real numbers that observations come in.
-
-
 _CPU = torch.device("cpu")
 
 

@@ -139,7 +139,7 @@ torch.library.register_autocast("snnfast::run", "cuda", torch.float32, lib=_libr
 is_mapped = torch._C._functorch.is_batchedtensor
 
 
-#: Other kinds of observations than float32 that are converted to it.
+#: dtypes that are converted to float32 without a word: the other real numbers that observations come in.
 CONVERTED = (torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
