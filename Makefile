@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # Applies to isolated builds as well, so that what is built with is pinned like what is run with.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A process for every core; one that has nothing left takes over tests of another.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off
 BUILD_FILES := pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc python -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
@@ -18,11 +20,11 @@ demo: $(VENV)/.installed
 
 # The tier that CI runs.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m "not long"
+	$(PYTEST) -m "not long"
 
 # With the long ones: training marks, kill loops, more examples of every property.
 test-full: $(VENV)/.installed-test
-	HYPOTHESIS_PROFILE=full $(BIN)/python -m pytest --timeout 3600
+	HYPOTHESIS_PROFILE=full $(PYTEST) --timeout 3600
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -7,8 +7,10 @@ import dataclasses
 import os
 import random
 import signal
+from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import settings
 
@@ -25,6 +27,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 # A suite in the background of a script has SIGINT ignored, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Where several processes share the tests out, torch's threads are more than there are cores: a third of the time lost.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+
+
+@pytest.fixture
+def two_torch_threads() -> Iterator[int]:
+    """So that a number of threads that was not restored is seen."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
 
 
 def may_go_by_prefix_sums(spec: NetworkSpec) -> bool:

@@ -245,11 +245,10 @@ def test_paired_timing_takes_turns_and_gives_ratios():
     assert best_ratio(slow, fast) == 2.0
 
 
-def test_the_quick_benchmark_from_end_to_end(tmp_path, capsys):
+def test_the_quick_benchmark_from_end_to_end(tmp_path, capsys, two_torch_threads):
     figures, picture = tmp_path / "network.json", tmp_path / "network.svg"
-    threads = torch.get_num_threads()
     assert main(["bench", "network", "--quick", "--json", str(figures), "--plot", str(picture)]) == 0
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == two_torch_threads
     assert picture.stat().st_size > 1000
     out = capsys.readouterr().out
     assert "tiny 4-16-16-2, T=100, batch 256; tables with" in out

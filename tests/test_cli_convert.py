@@ -152,8 +152,10 @@ def test_a_target_is_met_or_what_was_tried_is_shown(
     network = converted(replay, tmp_path, "--target-similarity 0.95 --budget steps")
     assert network.conversion["choice"]["target"] == 0.95
     assert "target 95 % with 95 % certainty, fewest steps" in capsys.readouterr().out
-    out = tmp_path / "none.safetensors"
-    command = ["convert", "cartpole", "--replay", replay, "--out", str(out), "--weight-grid", "2"]
+    out, few = tmp_path / "none.safetensors", str(tmp_path / "few.safetensors")
+    assert main(["record", "cartpole", "--out", few, "--size", "2500", "--seed", "5"]) == 0
+    capsys.readouterr()
+    command = ["convert", "cartpole", "--replay", few, "--out", str(out), "--weight-grid", "2"]
     assert main([*command, "--target-similarity", "0.99"]) == 1  # two bits per weight are too few for any method
     told = capsys.readouterr()
     assert "target 99 % with 95 % certainty, fewest steps" in told.out

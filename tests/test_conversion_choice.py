@@ -106,7 +106,8 @@ def test_ranges_are_widened_where_states_leave_them() -> None:
     assert all(row.settings["headroom"] == 2.0 for row in beyond.tried), "no steps are tried on ranges that cannot do"
 
 
-def test_ranges_are_not_widened_for_what_a_grid_rounds_off(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
+def test_ranges_are_not_widened_for_what_a_grid_rounds_off(policy: torch.nn.Sequential) -> None:
+    replay = sf.record_replay("CartPole-v1", policy, size=2500, max_steps=500, seed=3)
     with pytest.raises(sf.TargetNotReached) as info:
         sf.convert(policy, replay, target_similarity=0.99, weight_grid=4)
     assert "headroom" not in info.value.choice.tried[0].settings

@@ -346,7 +346,7 @@ def test_an_episode_may_end_within_its_noops() -> None:
 # Kinds of agents ------------------------------------------------------------------------------------------------------
 
 
-def test_a_module_is_asked_as_it_is_used_and_left_as_it_was() -> None:
+def test_a_module_is_asked_as_it_is_used_and_left_as_it_was(two_torch_threads: int) -> None:
     seen: list[tuple[bool, bool, torch.dtype, int]] = []
 
     class Policy(nn.Module):
@@ -363,46 +363,41 @@ def test_a_module_is_asked_as_it_is_used_and_left_as_it_was() -> None:
     policy = Policy()
     modes = [m.training for m in policy.modules()]
     state = {k: v.clone() for k, v in policy.state_dict().items()}
-    threads = torch.get_num_threads()
     first, second = (evaluate("snntest/Steps-v0", policy, compare_against=policy, episodes=3) for _ in range(2))
     assert first == second
     assert first.similarity == 1.0, "no dropout"
     assert set(seen) == {(False, False, torch.float64, 1)}
     assert [m.training for m in policy.modules()] == modes
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == two_torch_threads
     assert all(torch.equal(v, state[k]) for k, v in policy.state_dict().items())
     assert first.agent == "Policy 2-8-3"
     assert first.spikes_per_decision is first.timesteps is first.synaptic_operations_per_decision is None
 
 
-def test_modes_and_threads_are_restored_after_an_error() -> None:
-    policy, threads = nn.Sequential(nn.Linear(2, 3)), torch.get_num_threads()
+def test_modes_and_threads_are_restored_after_an_error(two_torch_threads: int) -> None:
+    policy = nn.Sequential(nn.Linear(2, 3))
     with pytest.raises(RuntimeError):
         evaluate("snntest/Hostile-raises-v0", policy, episodes=2)
     assert policy.training
     assert policy[0].training
-    assert torch.get_num_threads() == threads
+    assert torch.get_num_threads() == two_torch_threads
 
 
-def test_threads_are_restored_by_evaluations_inside_each_other() -> None:
-    threads, policy, inside = torch.get_num_threads(), nn.Linear(2, 3), []
+def test_threads_are_restored_by_evaluations_inside_each_other(two_torch_threads: int) -> None:
+    policy, inside = nn.Linear(2, 3), []
 
     def preprocess(x: Any) -> Any:
         evaluate("snntest/Steps-v0", policy, episodes=1, max_steps=1)
         inside.append(torch.get_num_threads())
         return x
 
-    torch.set_num_threads(2)
-    try:
-        evaluate("snntest/Steps-v0", policy, episodes=1, max_steps=2, preprocess=preprocess)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(threads)
+    evaluate("snntest/Steps-v0", policy, episodes=1, max_steps=2, preprocess=preprocess)
+    assert torch.get_num_threads() == two_torch_threads
     assert len(inside) == 2
 
 
-def test_a_large_module_and_a_users_function_keep_their_threads() -> None:
-    before, seen = torch.get_num_threads(), []
+def test_a_large_module_and_a_users_function_keep_their_threads(two_torch_threads: int) -> None:
+    seen = []
 
     class Large(nn.Linear):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -413,13 +408,9 @@ def test_a_large_module_and_a_users_function_keep_their_threads() -> None:
         seen.append(torch.get_num_threads())
         return np.zeros((len(x), 3))
 
-    torch.set_num_threads(2)
-    try:
-        evaluate("snntest/Steps-v0", Large(2, 1 << 14), episodes=1, max_steps=1)
-        evaluate("snntest/Steps-v0", nn.Linear(2, 3), compare_against=function, episodes=1, max_steps=1)
-    finally:
-        torch.set_num_threads(before)
-    assert seen == [2, 2]
+    evaluate("snntest/Steps-v0", Large(2, 1 << 14), episodes=1, max_steps=1)
+    evaluate("snntest/Steps-v0", nn.Linear(2, 3), compare_against=function, episodes=1, max_steps=1)
+    assert seen == [two_torch_threads, two_torch_threads]
 
 
 def network(encoding: str = "constant", decoding: str = "potential", **options: Any) -> SpikingNetwork:

@@ -19,7 +19,7 @@ CPU = [p for p in sorted((ROOT / "csrc" / "cpu").glob("*.cpp")) if p.stem not in
 HOST = sorted((ROOT / "csrc" / "cuda").glob("*.cpp"))
 COMMON = ["-std=c++17", f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
 EXACT = ["-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
-SANITIZE = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+SANITIZE = ["-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
 
 def run_all(commands: Sequence[Sequence[object]]) -> None:
