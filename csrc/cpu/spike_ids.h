@@ -15,11 +15,11 @@ constexpr int64_t kAtOnce = 32;
 
 // The places of the bits set in a byte, ascending.
 struct BytePlaces {
-  uint16_t of[256][8] = {};
+  uint8_t of[256][8] = {};
   constexpr BytePlaces() {
     for (uint32_t byte = 0; byte < 256; ++byte) {
       uint32_t n = 0;
-      for (uint16_t place = 0; place < 8; ++place) {
+      for (uint8_t place = 0; place < 8; ++place) {
         if (byte >> place & 1u) of[byte][n++] = place;
       }
     }
@@ -27,12 +27,13 @@ struct BytePlaces {
 };
 alignas(64) constexpr BytePlaces kBytePlaces;
 
-// Ids of 16 bits come as they are; those of 32, as places in their word: the first one may be beyond 16 bits.
+// Ids of 16 bits: base + places. Those of 32 may begin beyond 16 bits.
 SNNFAST_INLINE void store_ids(uint32_t* to, __m128i places, uint32_t first) {
-  const __m256i ids = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), _mm256_cvtepu16_epi32(places));
+  const __m256i ids = _mm256_add_epi32(_mm256_set1_epi32(static_cast<int>(first)), _mm256_cvtepu8_epi32(places));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), ids);
 }
-SNNFAST_INLINE void store_ids(uint16_t* to, __m128i ids, uint32_t) {
+SNNFAST_INLINE void store_ids(uint16_t* to, __m128i places, uint32_t first) {
+  const __m128i ids = _mm_add_epi16(_mm_set1_epi16(static_cast<int16_t>(first)), _mm_cvtepu8_epi16(places));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), ids);
 }
 
@@ -40,16 +41,30 @@ SNNFAST_INLINE void store_ids(uint16_t* to, __m128i ids, uint32_t) {
 template <class Id>
 SNNFAST_INLINE int64_t write_ids(uint64_t word, uint32_t first, Id* ids) {
   Id* to = ids;
-  __m128i base = _mm_set1_epi16(sizeof(Id) == 2 ? static_cast<int16_t>(first) : int16_t{0});
 #pragma GCC unroll 8
-  for (int part = 0; part < 8; ++part) {
+  for (uint32_t part = 0; part < 8; ++part) {
     const uint64_t byte = word >> (8 * part) & 255u;
-    const __m128i places = _mm_load_si128(reinterpret_cast<const __m128i*>(kBytePlaces.of[byte]));
-    store_ids(to, _mm_add_epi16(base, places), first);
+    const __m128i places = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kBytePlaces.of[byte]));
+    store_ids(to, places, first + 8 * part);
     to += __builtin_popcountll(byte);
-    base = _mm_add_epi16(base, _mm_set1_epi16(8));
   }
   return to - ids;
+}
+
+// The same of a word with few bits set, one after the other.
+constexpr int64_t kFewBits = 4;
+SNNFAST_INLINE int64_t write_few_ids(uint64_t word, uint32_t first, uint16_t* ids) {
+  const int64_t count = __builtin_popcountll(word);
+  int64_t done = 0;
+  do {  // once, mostly
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < kFewBits; ++i) {
+      ids[done + i] = static_cast<uint16_t>(first + static_cast<uint32_t>(_tzcnt_u64(word)));
+      word &= word - 1;
+    }
+    done += kFewBits;
+  } while (__builtin_expect(done < count, 0));
+  return count;
 }
 
 #else
@@ -100,12 +115,21 @@ SNNFAST_INLINE uint64_t row_word(const void* row, int64_t w) {
 using WriteRow = int64_t (*)(const void* row, int64_t begin, int64_t end, uint64_t last_bits, uint16_t* ids);
 
 inline int64_t write_row(const void* row, int64_t begin, int64_t end, uint64_t last_bits, uint16_t* ids) {
-  int64_t n = 0;
-  for (int64_t w = begin; w < end; ++w) {
-    const uint64_t word = row_word(row, w);
-    n += write_ids(w == end - 1 ? word & last_bits : word, static_cast<uint32_t>((w - begin) * 64 + 1), ids + n);
-  }
-  return n;
+  const auto write = [&](auto write_word) {
+    int64_t n = 0;
+    for (int64_t w = begin; w < end; ++w) {
+      const uint64_t word = row_word(row, w);
+      n += write_word(w == end - 1 ? word & last_bits : word, static_cast<uint32_t>((w - begin) * 64 + 1), ids + n);
+    }
+    return n;
+  };
+#if defined(__AVX2__)
+  // A row of few spikes takes half the time so. Which way it is, is easy to predict: a layer's rows are much alike.
+  int64_t count = __builtin_popcountll(row_word(row, end - 1) & last_bits);
+  for (int64_t w = begin; w < end - 1; ++w) count += __builtin_popcountll(row_word(row, w));
+  if (count <= kFewBits * (end - begin)) return write([](auto... of) { return write_few_ids(of...); });
+#endif
+  return write([](auto... of) { return write_ids(of...); });
 }
 
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
