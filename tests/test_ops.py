@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -172,6 +173,32 @@ def test_like_networks_come_and_go_in_several_threads() -> None:
     finally:
         sys.setswitchinterval(before)
     assert not lost
+
+
+def runs_of(networks: list[sf.SpikingNetwork], x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How often the first one's weights are used where the operator is asked for each."""
+    first, used = networks[0], []
+    run = first._executable.run
+    assert first._name.run == run
+    with monkeypatch.context() as patched:
+        patched.setattr(first._name, "run", lambda *arguments: used.append(1) or run(*arguments))
+        for network in networks:
+            ops.run(x, network._number, network.n_out)
+    return len(used)
+
+
+def test_of_like_networks_the_operator_runs_one_as_long_as_any_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, x = make_network()
+    others = [make_network()[0] for _ in range(8)]
+    want, weights = first(x), weakref.ref(first._executable)
+    assert runs_of([first, *others], x, monkeypatch) == 9
+    del first
+    gc.collect()
+    assert weights() is not None, "a captured graph may hold their addresses"
+    assert torch.equal(ops.run(x, others[0]._number, others[0].n_out), want)
+    others.clear()
+    gc.collect()
+    assert weights() is None
 
 
 def test_a_network_is_not_kept_alive_by_its_number() -> None:

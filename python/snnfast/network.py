@@ -147,7 +147,7 @@ class SpikingNetwork:
         self._fast_run = self._executable.fast_run()
         arrays, description = self._described()
         named = ops.fingerprint(arrays, {**description, "backend": self._backend, "exact": exact})
-        self._name = ops.register(self, named)
+        self._name = ops.register(self, named, self._run)
         self._number = named  # what a compiler can see through
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
@@ -275,7 +275,7 @@ class SpikingNetwork:
     def _run_checked(self, observations: Tensor, seed: int) -> Tensor:
         """What the operator runs: a batch (B, n_in) of any strides."""
         batch = _as_observations(observations.detach(), self._n_in, self.device)
-        return self._run(batch, seed % 2**64)  # the operator's are from -2**63 on
+        return self._name.run(batch, seed % 2**64)  # the operator's are from -2**63 on
 
     def simulate(
         self,

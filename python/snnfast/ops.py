@@ -16,7 +16,7 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,10 +36,15 @@ class Runnable(Protocol):
 
 
 class Name:
-    """A network's number, and who answers to it. It lives as long as one of them does."""
+    """A network's number, and who answers to it. It lives as long as one of them does.
 
-    def __init__(self, number: int) -> None:
+    What runs is always the same one's: a CUDA graph holds the addresses of its weights, which must be there as long as
+    any network that whoever captured the graph may have kept.
+    """
+
+    def __init__(self, number: int, run: Callable[[Tensor, int], Tensor]) -> None:
         self.number = number
+        self.run = run
         self.networks: weakref.WeakSet[Runnable] = weakref.WeakSet()
 
 
@@ -66,10 +71,14 @@ def fingerprint(arrays: Mapping[str, npt.NDArray[Any]], description: Mapping[str
     return int.from_bytes(digest.digest(), "little") >> 1
 
 
-def register(network: Runnable, number: int) -> Name:
-    """Let the operator find a network. It is not kept alive by that; whoever has the name keeps the name alive."""
+def register(network: Runnable, number: int, run: Callable[[Tensor, int], Tensor]) -> Name:
+    """Let the operator find a network. It is not kept alive by that; whoever has the name keeps the name alive.
+
+    Args:
+        run: of a batch and a seed; does not keep the network alive either. Networks like it may have another.
+    """
     with _lock:
-        name = _names.setdefault(number, Name(number))
+        name = _names.setdefault(number, Name(number, run))
         name.networks.add(network)
     return name
 
