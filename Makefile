@@ -45,8 +45,9 @@ bench-pytest: $(VENV)/.installed-bench
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 
 # On a machine with an NVIDIA device; installs and downloads nothing, so PYTHON must have what docs/cuda.md names.
+# ARGS: its options, such as --commit where there is no git to ask.
 gpu-check:
-	$(PYTHON) tests/gpu/check.py
+	$(PYTHON) tests/gpu/check.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

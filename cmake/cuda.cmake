@@ -64,11 +64,6 @@ add_library(snnfast_cuda STATIC
   csrc/cuda/encode.cu csrc/cuda/first_spike.cu csrc/cuda/layer.cu csrc/cuda/plan.cpp csrc/cuda/slices.cu csrc/cuda/tiny.cu)
 set_target_properties(snnfast_cuda PROPERTIES POSITION_INDEPENDENT_CODE ON CUDA_RUNTIME_LIBRARY Static)
 target_include_directories(snnfast_cuda PUBLIC csrc)
-foreach(arch IN LISTS CMAKE_CUDA_ARCHITECTURES)
-  if(arch MATCHES "^([0-9]+)" AND CMAKE_MATCH_1 GREATER_EQUAL 80)
-    target_compile_definitions(snnfast_cuda PRIVATE SNNFAST_TENSOR_CODE)
-  endif()
-endforeach()
 # Says nvcc's manual: what this packs, drivers from before CUDA 12.4 cannot read. A build with CUDA 13 asks for newer ones
 # anyway.
 set(snnfast_fatbin -Xfatbin=-compress-all)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import threading
 import warnings
 
 import numpy as np
@@ -247,6 +248,47 @@ def test_a_graph_replays_a_call(kind: str) -> None:
         static.copy_(x * factor)
         graph.replay()
         assert_same_bits(output.cpu(), cpu(x * factor), "replayed")
+
+
+def wide(*sizes: int) -> tuple[sf.SpikingNetwork, sf.SpikingNetwork, torch.Tensor]:
+    """With layers of one kernel that ask for more than 48 KiB of shared memory, some for more than others."""
+    plain = {"order": "immediate", "reset": "subtraction", "alpha": 0.0, "beta": 1.0, "split_inputs": False}
+    cpu, cuda, _ = pair(6, decoding="potential", timesteps=30, sizes=sizes, **plain)
+    assert cuda.method()["method"] == "events"
+    return cpu, cuda, torch.randn(300, sizes[0])
+
+
+def test_a_graph_of_launches_that_ask_for_more_and_for_less_shared_memory() -> None:
+    cpu, cuda, x = wide(8, 400, 200, 100, 4)
+    static = x.cuda()
+    cuda(static)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = cuda(static)
+    graph.replay()
+    assert_same_bits(output.cpu(), cpu(x), "replayed")
+
+
+def test_threads_whose_launches_ask_for_more_and_for_less_shared_memory() -> None:
+    networks = [wide(8, 400, 200, 4), wide(8, 120, 200, 4)]
+    wrong: list[object] = []
+
+    def call(cpu: sf.SpikingNetwork, cuda: sf.SpikingNetwork, x: torch.Tensor) -> None:
+        try:
+            y, want = x.cuda(), cpu(x)
+            for _ in range(2000):
+                output = cuda(y)
+            wrong.extend([] if torch.equal(output.cpu(), want) else ["other bits"])
+        except RuntimeError as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=call, args=network) for network in networks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,12 +5,8 @@
 namespace snnfast::cuda {
 namespace {
 
-// Whether there is code of slices.cu for devices of compute capability 8.0 and newer.
-#if defined(SNNFAST_TENSOR_CODE)
-constexpr bool kTensorCode = true;
-#else
-constexpr bool kTensorCode = false;
-#endif
+// Compiled for what all kernels are compiled for.
+__global__ void any_kernel() {}
 
 void check(cudaError_t error, const char* what, int index) {
   if (error == cudaSuccess) return;
@@ -24,6 +20,14 @@ int attribute(cudaDeviceAttr name, int index) {
   return value;
 }
 
+// Compute capability that the code was compiled for that the current device runs: 75 is 7.5. A device newer than all of
+// a build's code runs older code.
+int code_version(int index) {
+  cudaFuncAttributes found{};
+  check(cudaFuncGetAttributes(&found, any_kernel), "asking for the code that runs on", index);
+  return found.ptxVersion;
+}
+
 }  // namespace
 
 Versions versions() {
@@ -34,7 +38,7 @@ Versions versions() {
 
 Device limits(int index) {
   return {attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index), attribute(cudaDevAttrMultiProcessorCount, index),
-          kTensorCode && attribute(cudaDevAttrComputeCapabilityMajor, index) >= 8};
+          code_version(index) >= 80};
 }
 
 }  // namespace snnfast::cuda

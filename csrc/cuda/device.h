@@ -12,7 +12,7 @@ struct Versions {
 };
 Versions versions();
 
-// Throws std::runtime_error if there is no such device.
+// Of the current device, whose index it is. Throws std::runtime_error if there is no such device, or no code for it.
 Device limits(int index);
 
 }  // namespace snnfast::cuda

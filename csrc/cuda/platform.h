@@ -44,8 +44,7 @@ __device__ __forceinline__ void add_products(int32_t (&sums)[4], const uint32_t 
       : "+r"(sums[0]), "+r"(sums[1]), "+r"(sums[2]), "+r"(sums[3])
       : "r"(bytes[0]), "r"(bytes[1]), "r"(bytes[2]), "r"(bytes[3]), "r"(first), "r"(second));
 #else
-  __trap();  // there is no such instruction; a Plan asks for it only on devices that have it, in builds with code for
-             // them
+  __trap();  // there is no such instruction; a Plan asks for it only where this is not the code that runs
 #endif
 }
 
@@ -61,8 +60,12 @@ void launch(const char* name, void (*kernel)(P...), Grid grid, int threads, size
                              std::to_string(shared) + " bytes of shared memory)");
   };
   if (shared > kSharedWithoutAsking) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)),
-          "asking for shared memory");
+    // It is the kernel's, not this launch's: if every launch asked for its own, a thread could lower what another one
+    // has just asked for. No kernel that needs so much has static shared memory beside it.
+    int device = 0, most = 0;
+    check(cudaGetDevice(&device), "asking for the current device");
+    check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), "asking for its limits");
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "asking for shared memory");
   }
   const dim3 blocks(static_cast<unsigned>(grid.x), static_cast<unsigned>(grid.y));
   kernel<<<blocks, static_cast<unsigned>(threads), shared, static_cast<cudaStream_t>(stream)>>>(arguments...);

@@ -94,7 +94,8 @@ class CudaExecutable:
     def __init__(self, spec: NetworkSpec, device: torch.device, *, exact: bool = True) -> None:
         self._spec = spec
         self.device = device
-        self.plan = _cuda.Plan(**spec.plan_arguments(), code=code_arguments(spec), device=device.index, exact=exact)
+        with torch.cuda.device(device):  # it asks which code that one runs
+            self.plan = _cuda.Plan(**spec.plan_arguments(), code=code_arguments(spec), device=device.index, exact=exact)
         self._packed = torch.from_numpy(self.plan.packed).to(device)
         stream = torch.cuda.current_stream(device)
         stream.synchronize()  # any stream may use the weights from now on

@@ -215,6 +215,16 @@ int64_t check(uint64_t seed) {
   // Devices with little shared memory or workspace take the other ways.
   cuda::Device device{choose<int64_t>(random, {0, 4 << 10, 48 << 10, 227 << 10}), choose<int64_t>(random, {1, 3, 132}),
                       random() % 4 != 0};
+#if defined(SNNFAST_ON_DEVICE)
+  // But not with more than it has.
+  int most = 0, major = 0;
+  if (cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess) {
+    throw std::runtime_error("asking for the device's limits failed");
+  }
+  device.shared_bytes = std::min<int64_t>(device.shared_bytes, most);
+  device.tensor_cores = device.tensor_cores && major >= 8;
+#endif
   if (random() % 2) device.spike_bytes = choose<int64_t>(random, {1, 3000, 100000});
   const bool exact = random() % 2;
   const cuda::Plan plan(net, device, exact);
