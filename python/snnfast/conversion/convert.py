@@ -132,7 +132,8 @@ def convert(
         calibrate: with "rate", "staged" and "radix" and very few steps, make good in the biases what the neurons' few
             levels are off by on average ("bias"), or train the scaled network on with those levels ("qcfs", seconds;
             needs order "immediate" and no ``weight_grid``). See :mod:`snnfast.conversion.calibration`. What they
-            bring is in docs/conversion.md: 1 to 9 points up to 16 steps with "qcfs", half a point with "bias".
+            bring is in docs/conversion.md: up to 16 steps, 1 to 9 points with "qcfs", two thirds of one at most with
+            "bias".
         seed: of the training of "qcfs".
         split_inputs: feed positive and negative parts of the observations separately.
         weight_grid: bits per weight, 2 to 16, or ``None`` for none of this: round the weights of every layer but the
