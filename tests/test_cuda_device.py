@@ -206,12 +206,26 @@ def test_moving_there_and_back_and_pickling() -> None:
 def test_nothing_waits_for_the_device() -> None:
     _, cuda, x = pair()
     y = x.cuda()
+    # The first calls load kernels and get memory, which is free again for the next ones.
+    want, recorded = cuda(y).cpu(), on_cpu(cuda.simulate(y, record=("spikes", "potentials")))
+    torch.cuda.synchronize()
+    torch.cuda._sleep(2**30)  # clock cycles: half a second in which the stream does nothing else
+    output, again = cuda(y), cuda.simulate(y, record=("spikes", "potentials"))
+    assert not torch.cuda.current_stream().query(), "a call has waited until the device was done"
+    assert_same_bits(output.cpu(), want, "output")
+    assert_same_simulation(on_cpu(again), recorded)
+
+
+def test_torch_sees_nothing_wait_for_the_device() -> None:
+    _, cuda, x = pair()
+    y = x.cuda()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns that the mode is a prototype
         torch.cuda.set_sync_debug_mode("error")
     try:
-        cuda(y)
-        cuda.simulate(y, record=("spikes", "potentials"))
+        output = cuda(y)
+        with pytest.raises(RuntimeError, match="synchroniz"):
+            output.sum().item()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
