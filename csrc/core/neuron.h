@@ -54,6 +54,7 @@ struct NeuronRule {
   static constexpr bool fires = reset != Reset::none;
   // Whether the synaptic current must be carried from step to step.
   static constexpr bool has_synapse = Delayed || HasAlpha;
+  static constexpr bool has_factors = HasAlpha || HasBeta;
 
   // One time step: h is the input current (weights times inputs, plus bias). Returns the mask of spikes.
   //   immediate:  syn = alpha syn + h;  mem = beta mem + syn;  spike = mem >= threshold;  reset

@@ -120,7 +120,7 @@ void scan_vectors(const Scan& a, const NeuronConstants<EagerVec>& constants, con
   }
   for (int64_t t = 0; t < a.steps; ++t) {
     const float* const h = a.current + t * a.current_stride;
-    PanelBits* const spiked = a.spike_bits + t * a.stride;
+    char* const spiked = a.spike_bits + t * a.stride;
     const Vec quadratic = broadcast(c.quadratic[t]), linear = broadcast(c.linear[t]);
     const Vec relative = broadcast(c.relative[t]);
 #pragma GCC unroll 4
@@ -149,8 +149,8 @@ __attribute__((noinline)) void scan_certain(const NetworkView& net, int64_t pane
   scan.current = currents;
   scan.current_stride = kPanel;
   scan.mem = mem + begin;
-  scan.spike_bits = bits + panel;
-  scan.stride = bits_stride(layer.panels);
+  scan.spike_bits = reinterpret_cast<char*>(bits + panel);
+  scan.stride = bits_stride(layer.panels) * kPanelBytes;
   scan.valid = left < kPanel ? left : kPanel;
   scan.steps = steps;
   with_vectors(panel_vectors(layer, panel), [&](auto vectors) {
@@ -159,20 +159,17 @@ __attribute__((noinline)) void scan_certain(const NetworkView& net, int64_t pane
   });
 }
 
-// scan_panels for up to a panel of neurons that run again.
-__attribute__((noinline)) void scan_again(const NetworkView& net, const float* current, int64_t current_stride,
-                                          int64_t vectors, float* state, PanelBits* bits, int64_t stride,
-                                          int64_t steps) {
+// Up to a panel of neurons that run again.
+inline void scan_again(const NetworkView& net, const float* current, int64_t current_stride, int64_t vectors,
+                       float* state, PanelBits* bits, int64_t stride, int64_t steps) {
   Scan scan{};
   scan.current = current;
   scan.current_stride = current_stride;
   scan.mem = state;
-  scan.spike_bits = bits;
-  scan.stride = stride;
+  scan.spike_bits = reinterpret_cast<char*>(bits);
+  scan.stride = stride * kPanelBytes;
   scan.steps = steps;
-  with_vectors(vectors, [&](auto count) {
-    scan_panels<CertainRule, decltype(count)::value>(scan, vector_constants<EagerVec>(net));
-  });
+  scan_sample<CertainRule>(net, scan, vectors);
 }
 
 // The first layer's neurons, sorted by their currents, run once more in their own order. Lists their spikes; returns

@@ -26,10 +26,11 @@ using PanelBits = uint32_t;
 #else
 using PanelBits = uint16_t;
 #endif
-static_assert(sizeof(PanelBits) * 8 == kPanel, "a panel's spikes fill its word");
+constexpr int64_t kPanelBytes = sizeof(PanelBits);
+static_assert(kPanelBytes * 8 == kPanel, "a panel's spikes fill its word");
 
 // Words in a row of spike bits, so that it can be read 64 bits at a time.
-constexpr int64_t kPanelsPerWord = 8 / static_cast<int64_t>(sizeof(PanelBits));
+constexpr int64_t kPanelsPerWord = 8 / kPanelBytes;
 inline int64_t bits_stride(int64_t panels) { return (panels + kPanelsPerWord - 1) / kPanelsPerWord * kPanelsPerWord; }
 
 // The bits of the last word of a row of spikes that stand for neurons; nobody has written the others.

@@ -14,10 +14,10 @@ namespace {
 struct Scan {
   const float* current;  // of step t at current[t * current_stride]
   int64_t current_stride;
-  float *mem, *syn;       // syn: of rules that carry it from step to step
-  float* total;           // sum of membrane potentials over the steps, or null
-  PanelBits* spike_bits;  // of step t from spike_bits[t * stride] on; unused where the layer does not fire
-  int64_t stride;
+  float *mem, *syn;   // syn: of rules that carry it from step to step
+  float* total;       // sum of membrane potentials over the steps, or null
+  char* spike_bits;   // of step t from spike_bits[t * stride] on; unused where the layer does not fire
+  int64_t stride;     // in bytes
   float* potentials;  // of step t at potentials[t * potentials_stride], or null
   int64_t potentials_stride;
   int64_t valid;  // outputs that are not padding
@@ -37,7 +37,7 @@ SNNFAST_INLINE void scan_panels(const Scan& a, const NeuronConstants<T>& constan
   }
   for (int64_t t = 0; t < a.steps; ++t) {
     const float* const h = a.current + t * a.current_stride;
-    PanelBits* const spiked = a.spike_bits + t * a.stride;
+    char* const spiked = a.spike_bits + t * a.stride;
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) {
       const auto mask = Rule::step(mem[v], syn[v], load_as<T>(h + v * L), constants);
@@ -56,6 +56,13 @@ SNNFAST_INLINE void scan_panels(const Scan& a, const NeuronConstants<T>& constan
     store(a.mem + v * L, mem[v]);
     if constexpr (Rule::has_synapse) store(a.syn + v * L, syn[v]);
   }
+}
+
+// Up to a panel.
+template <class Rule>
+__attribute__((noinline)) void scan_sample(const NetworkView& net, const Scan& scan, int64_t vectors) {
+  with_vectors(vectors,
+               [&](auto count) { scan_panels<Rule, decltype(count)::value>(scan, vector_constants<EagerVec>(net)); });
 }
 
 }  // namespace

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// One layer over a tile of time steps, for a block of samples, by products of whole matrices: spikes (bytes) times
-// weights in slices of eight bits, sums of integers, then the neuron step.
+// One layer over a tile of time steps, for a block of samples, by products of whole matrices (slice_products.h), then
+// the neuron step.
 //
 // The integers are exact. What is rounded: weights that need more than 24 bits below their row's largest (when the
 // slices are made), and the joining of the slices' sums. Where a row's weights lie on a grid, neither rounds anything,
 // and the result is the canonical sum: see docs/numerics.md.
 #pragma once
 
+#include "cpu/layer_scan.h"
 #include "cpu/panels.h"
-#include "cpu/tiles.h"
+#include "cpu/slice_products.h"
 
 namespace snnfast {
 namespace {
@@ -27,185 +28,187 @@ struct SliceScan {
   int64_t potentials_stride;
 };
 
-// Two time steps' sums for one output tile. They are computed while the two steps before go through the neurons.
-template <int S>
-struct StepPair {
-  alignas(64) int32_t sums[2][S][kSliceRows * kSliceOutputs];
+struct SliceScratch {
+  float* currents;  // (kSliceRows, steps and two more, kMostAtOnce * kSliceOutputs)
 };
 
-template <class Rule, int S>
+constexpr int kMostAtOnce = kSumTiles / kFewestSlices;  // output tiles
+
+template <class Arena>
+SliceScratch take_slices(Arena& arena, int64_t steps) {
+  SliceScratch s;
+  s.currents = arena.template take<float>(kSliceRows * (steps + 2) * kMostAtOnce * kSliceOutputs);
+  return s;
+}
+
+// A vector of currents from a sample's sums in S slices: h = (65536 high + 256 middle + low) scale + bias.
+template <int S>
+SNNFAST_INLINE Vec join_slices(const int32_t* sums, Vec scale, Vec bias) {
+  // 65536 and the scale are powers of two, and the integers multiples of the latter: both products are exact.
+  Vec h = to_float(sums + (S - 2) * kSumsOfTile, sums + (S - 1) * kSumsOfTile);
+  if constexpr (S == 3) h = multiply_add(to_float(sums), broadcast(65536.0f), h);
+  return multiply_add(h, scale, bias);
+}
+
+// O output tiles from `first` on, P steps at once.
+template <int S, int O, int P>
 class SliceScanner {
-  static constexpr int L = Vec::lanes, V = static_cast<int>(kSliceOutputs) / L;
+  static constexpr int L = Vec::lanes, kOfTile = static_cast<int>(kSliceOutputs) / L, V = O * kOfTile;
+  static constexpr int64_t kOutputs = O * kSliceOutputs;
 
  public:
-  SliceScanner(const SliceScan& scan, const NeuronConstants<Vec>& constants)
-      : a_(scan), constants_(constants), recorded_(scan.total[0] || scan.potentials[0]) {}
+  SliceScanner(const SliceScan& scan, const SliceScratch& scratch, int64_t first)
+      : a_(scan),
+        scratch_(scratch),
+        first_(first),
+        begin_(first * kSliceOutputs),
+        width_(a_.padded - begin_ < kOutputs ? a_.padded - begin_ : kOutputs),
+        products_(*scan.slices, scan.bytes, scan.steps) {}
 
-  void run(Tiles& tiles, int64_t output_tile) {
-    start(output_tile);
-    const int64_t pairs = (a_.steps + 1) / 2, inputs = a_.slices->input_tiles, items = a_.count;
-    const int64_t at_once = (items + inputs - 1) / inputs;  // of the items between two input tiles
-    const int8_t* digits = a_.slices->digits + output_tile * inputs * S * kSliceBytes;
-    for (int64_t p = 0; p < pairs; ++p) {
-      const uint8_t* first = a_.bytes + 2 * p * inputs * kSliceBytes;
-      // An odd last step is computed twice.
-      const uint8_t* second = 2 * p + 1 < a_.steps ? first + inputs * kSliceBytes : first;
-      zero(tiles);
-      for (int64_t k = 0; k < inputs; ++k) {
-        multiply(tiles, first + k * kSliceBytes, second + k * kSliceBytes, digits + k * S * kSliceBytes);
-        const int64_t from = k * at_once, to = from + at_once < items ? from + at_once : items;
-        if (p > 0 && from < to) scan_items(p - 1, from, to);
-      }
-      store(tiles, pairs_[p % 2]);
+  // The neurons take their steps as soon as the sums are there. For rules whose neurons fire, and no records.
+  template <class Rule>
+  __attribute__((noinline)) void run(const NeuronConstants<Vec>& constants) {
+    __builtin_memset(mem_, 0, sizeof mem_);
+    if constexpr (Rule::has_synapse) __builtin_memset(syn_, 0, sizeof syn_);
+    const size_t bytes = static_cast<size_t>(width_) * sizeof(float);
+    for (int64_t i = 0; i < a_.count; ++i) {
+      __builtin_memcpy(mem_[i], a_.mem[i] + begin_, bytes);
+      if constexpr (Rule::has_synapse) __builtin_memcpy(syn_[i], a_.syn[i] + begin_, bytes);
     }
-    scan_items(pairs - 1, 0, items);
-    finish();
+    const Fixed fixed = this->fixed();
+    const NeuronConstants<Vec> neuron = constants;
+    const int64_t stride = a_.bits_stride, bits_at = begin_ / 8, steps = a_.steps;
+    Tiles tiles;
+    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_ALWAYS {
+      char* const row = a_.spike_bits[i] + t * stride + bits_at;
+      step<Rule, 0>(fixed, neuron, sums + i * kSliceOutputs, mem_[i], syn_[i], row, stride, steps - t);
+    });
+    for (int64_t i = 0; i < a_.count; ++i) {
+      __builtin_memcpy(a_.mem[i] + begin_, mem_[i], bytes);
+      if constexpr (Rule::has_synapse) __builtin_memcpy(a_.syn[i] + begin_, syn_[i], bytes);
+    }
+  }
+
+  // Only the currents, of all steps.
+  __attribute__((noinline)) void make_currents() {
+    float* const currents = scratch_.currents;
+    const int64_t steps = a_.steps;
+    const Fixed fixed = this->fixed();
+    Tiles tiles;
+    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_ALWAYS {
+      join<0>(fixed, sums + i * kSliceOutputs, currents + (i * (steps + 2) + t) * kOutputs);
+    });
+  }
+
+  // The neurons under these currents. `scan_some`: scan_some(scan, vectors) runs some of a sample's.
+  template <class F>
+  void scan_currents(const F& scan_some) const {
+    constexpr int kVectors = L == 16 ? O : kOfTile;  // that fit a panel
+    for (int64_t i = 0; i < a_.count; ++i) {
+      for (int64_t at = 0; at < width_; at += kVectors * L) {
+        const int64_t from = begin_ + at, left = a_.n_out - from;
+        Scan scan;
+        scan.current = scratch_.currents + i * (a_.steps + 2) * kOutputs + at;
+        scan.current_stride = kOutputs;
+        scan.mem = a_.mem[i] + from;
+        scan.syn = a_.syn[i] + from;
+        scan.total = a_.total[i] ? a_.total[i] + from : nullptr;
+        scan.spike_bits = a_.spike_bits[i] + from / 8;
+        scan.stride = a_.bits_stride;
+        scan.valid = left < kVectors * L ? left : kVectors * L;
+        scan.potentials = a_.potentials[i] ? a_.potentials[i] + from : nullptr;
+        scan.potentials_stride = a_.potentials_stride;
+        scan.steps = a_.steps;
+        scan_some(scan, (width_ - at < kVectors * L ? width_ - at : kVectors * L) / L);
+      }
+    }
   }
 
  private:
-  static void zero(Tiles& tiles) {
-    tiles.template zero<0>();
-    tiles.template zero<1>();
-    tiles.template zero<2>();
-    tiles.template zero<3>();
-    if constexpr (S == 3) {
-      tiles.template zero<4>();
-      tiles.template zero<5>();
-    }
-  }
-
-  SNNFAST_INLINE static void multiply(Tiles& tiles, const uint8_t* first, const uint8_t* second, const int8_t* digits) {
-    tiles.template load<6>(first);
-    tiles.template load<7>(digits);
-    tiles.template multiply<0>();
-    tiles.template load<7>(digits + kSliceBytes);
-    tiles.template multiply<1>();
-    if constexpr (S == 3) {
-      tiles.template load<7>(digits + 2 * kSliceBytes);
-      tiles.template multiply<2>();
-    }
-    tiles.template load<6>(second);
-    tiles.template load<7>(digits);
-    tiles.template multiply<S>();
-    tiles.template load<7>(digits + kSliceBytes);
-    tiles.template multiply<S + 1>();
-    if constexpr (S == 3) {
-      tiles.template load<7>(digits + 2 * kSliceBytes);
-      tiles.template multiply<S + 2>();
-    }
-  }
-
-  static void store(Tiles& tiles, StepPair<S>& to) {
-    tiles.template store<0>(to.sums[0][0]);
-    tiles.template store<1>(to.sums[0][1]);
-    if constexpr (S == 3) tiles.template store<2>(to.sums[0][2]);
-    tiles.template store<S>(to.sums[1][0]);
-    tiles.template store<S + 1>(to.sums[1][1]);
-    if constexpr (S == 3) tiles.template store<S + 2>(to.sums[1][2]);
-  }
-
-  void start(int64_t output_tile) {
-    begin_ = output_tile * kSliceOutputs;
-    width_ = a_.padded - begin_ < kSliceOutputs ? a_.padded - begin_ : kSliceOutputs;
-    valid_ = a_.n_out - begin_ < kSliceOutputs ? a_.n_out - begin_ : kSliceOutputs;
-    const size_t bytes = static_cast<size_t>(width_) * sizeof(float);
-    __builtin_memset(mem_, 0, sizeof mem_);
-    __builtin_memset(syn_, 0, sizeof syn_);
-    for (int64_t i = 0; i < a_.count; ++i) {
-      __builtin_memcpy(mem_[i], a_.mem[i] + begin_, bytes);
-      __builtin_memcpy(syn_[i], a_.syn[i] + begin_, bytes);
-    }
-    for (int v = 0; v < V; ++v) {
-      scale_[v] = load(a_.slices->scale + begin_ + v * L);
-      bias_[v] = load(a_.slices->bias + begin_ + v * L);
-    }
-  }
-
-  void finish() {
-    const size_t bytes = static_cast<size_t>(width_) * sizeof(float);
-    for (int64_t i = 0; i < a_.count; ++i) {
-      __builtin_memcpy(a_.mem[i] + begin_, mem_[i], bytes);
-      __builtin_memcpy(a_.syn[i] + begin_, syn_[i], bytes);
-    }
-  }
-
-  void scan_items(int64_t pair, int64_t from, int64_t to) {
-    recorded_ ? scan<true>(pair, from, to) : scan<false>(pair, from, to);
-  }
-
-  // Some samples through the two steps of a pair. A function by itself, and one that calls no other where nothing is
-  // recorded: else the compiler keeps nothing in registers.
-  template <bool Recorded>
-  __attribute__((noinline)) void scan(int64_t pair, int64_t from, int64_t to) {
-    const NeuronConstants<Vec> constants = constants_;
+  // What all samples and steps share: a copy, which stays in registers while tiles are loaded and stored.
+  struct Fixed {
     Vec scale[V], bias[V];
+  };
+
+  SNNFAST_INLINE Fixed fixed() const {
+    Fixed f;
     for (int v = 0; v < V; ++v) {
-      scale[v] = scale_[v];
-      bias[v] = bias_[v];
+      f.scale[v] = load(a_.slices->scale + begin_ + v * L);
+      f.bias[v] = load(a_.slices->bias + begin_ + v * L);
     }
-    const int64_t first = 2 * pair, stride = a_.bits_stride, bits_at = first * stride + begin_ / 8;
-    const bool both = first + 1 < a_.steps;
-    char* const* const spike_bits = a_.spike_bits;
-    const int32_t* sums = pairs_[pair % 2].sums[0][0] + from * kSliceOutputs;
-    for (int64_t i = from; i < to; ++i, sums += kSliceOutputs) {
-      Vec mem[V], syn[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        mem[v] = load(mem_[i] + v * L);
-        syn[v] = broadcast(0.0f);
-        if constexpr (Rule::has_synapse) syn[v] = load(syn_[i] + v * L);
-      }
-      const auto step = [&](int64_t second) {
-        uint32_t spikes = 0;
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          constexpr int64_t kSums = kSliceRows * kSliceOutputs;
-          const int32_t* of = sums + second * S * kSums + v * L;
-          // 65536 and the scale are powers of two, and the integers multiples of the latter: both products are exact.
-          Vec h = to_float(of + (S - 2) * kSums, of + (S - 1) * kSums);
-          if constexpr (S == 3) h = multiply_add(to_float(of), broadcast(65536.0f), h);
-          h = multiply_add(h, scale[v], bias[v]);
-          const auto mask = Rule::step(mem[v], syn[v], h, constants);
-          if constexpr (Rule::fires) spikes |= bits(mask) << (v * L);
-        }
-        if constexpr (Rule::fires) {
-          const auto word = static_cast<uint16_t>(spikes);
-          __builtin_memcpy(spike_bits[i] + bits_at + second * stride, &word, sizeof word);
-        }
-        if constexpr (Recorded) record(mem, i, first + second);
-      };
-      step(0);
-      if (both) step(1);
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) {
-        store_(mem_[i] + v * L, mem[v]);
-        if constexpr (Rule::has_synapse) store_(syn_[i] + v * L, syn[v]);
-      }
+    return f;
+  }
+
+  // Of vector I of a sample's neurons in step T.
+  template <int I, int T>
+  SNNFAST_INLINE static Vec current(const Fixed& fixed, const int32_t* sums) {
+    const int32_t* const of = sums + (T * O + I / kOfTile) * S * kSumsOfTile + I % kOfTile * L;
+    return join_slices<S>(of, fixed.scale[I], fixed.bias[I]);
+  }
+
+  // A sample's currents. Not a loop, nor are the next ones: of an array in a loop, the compiler keeps nothing in
+  // registers.
+  template <int I, int T = 0>
+  SNNFAST_INLINE static void join(const Fixed& fixed, const int32_t* sums, float* currents) {
+    if constexpr (T < P) {
+      store(currents + T * kOutputs + I * L, current<I, T>(fixed, sums));
+      join<(I + 1) % V, T + (I + 1) / V>(fixed, sums, currents);
     }
   }
 
-  void record(const Vec (&mem)[V], int64_t i, int64_t t) {
-    for (int v = 0; v < V; ++v) store_(mem_[i] + v * L, mem[v]);
-    if (a_.total[i]) {
-      for (int64_t j = 0; j < width_; ++j) a_.total[i][begin_ + j] += mem_[i][j];
-    }
-    if (a_.potentials[i]) {
-      __builtin_memcpy(a_.potentials[i] + t * a_.potentials_stride + begin_, mem_[i],
-                       static_cast<size_t>(valid_) * sizeof(float));
+  // Vector I of a sample's neurons and all after it.
+  template <class Rule, int I>
+  SNNFAST_INLINE static void step(const Fixed& fixed, const NeuronConstants<Vec>& neuron, const int32_t* sums,
+                                  float* mem, float* syn, char* row, int64_t stride, int64_t left) {
+    if constexpr (I < V) {
+      Vec m = load(mem + I * L), s = broadcast(0.0f);
+      if constexpr (Rule::has_synapse) s = load(syn + I * L);
+      step_in<Rule, I, 0>(fixed, neuron, sums, m, s, row, stride, left);
+      store(mem + I * L, m);
+      if constexpr (Rule::has_synapse) store(syn + I * L, s);
+      step<Rule, I + 1>(fixed, neuron, sums, mem, syn, row, stride, left);
     }
   }
 
-  SNNFAST_INLINE static void store_(float* p, Vec a) { snnfast::store(p, a); }
+  // In step T and all after it.
+  template <class Rule, int I, int T>
+  SNNFAST_INLINE static void step_in(const Fixed& fixed, const NeuronConstants<Vec>& neuron, const int32_t* sums,
+                                     Vec& mem, Vec& syn, char* row, int64_t stride, int64_t left) {
+    if constexpr (T < P) {
+      if (T > 0 && T >= left) return;
+      store_bits(row + T * stride, I, Rule::step(mem, syn, current<I, T>(fixed, sums), neuron));
+      step_in<Rule, I, T + 1>(fixed, neuron, sums, mem, syn, row, stride, left);
+    }
+  }
 
   const SliceScan& a_;
-  const NeuronConstants<Vec>& constants_;
-  const bool recorded_;  // of a layer, all its samples or none
-  int64_t begin_ = 0, width_ = 0, valid_ = 0;
-  alignas(64) float mem_[kSliceRows][kSliceOutputs];
-  alignas(64) float syn_[kSliceRows][kSliceOutputs];
-  Vec scale_[V], bias_[V];
-  StepPair<S> pairs_[2];
+  const SliceScratch& scratch_;
+  const int64_t first_, begin_, width_;
+  alignas(64) float mem_[kSliceRows][kOutputs];
+  alignas(64) float syn_[kSliceRows][kOutputs];
+  SliceProducts<S, O, P> products_;
 };
+
+// Some output tiles of a layer, from `first` on; returns how many.
+template <class Rule, int S>
+int64_t scan_slices(const SliceScan& scan, const SliceScratch& scratch, const NetworkView& net, int64_t first) {
+  constexpr int kTogether = kSumTiles / S;
+  // Of a layer, all samples are recorded or none. What few networks have is worth less code.
+  constexpr bool kPlain = Rule::fires && !Rule::has_factors;
+  const auto run = [&](auto scanner) {
+    if constexpr (kPlain) {
+      if (!scan.total[0] && !scan.potentials[0]) return scanner.template run<Rule>(vector_constants(net));
+    }
+    scanner.make_currents();
+    scanner.scan_currents([&](const Scan& some, int64_t vectors) { scan_sample<Rule>(net, some, vectors); });
+  };
+  if (scan.slices->input_tiles <= kFewInputTiles && scan.slices->output_tiles - first >= kTogether) {
+    run(SliceScanner<S, kTogether, 1>(scan, scratch, first));
+    return kTogether;
+  }
+  run(SliceScanner<S, 1, kTogether>(scan, scratch, first));
+  return 1;
+}
 
 // 64 bits become 64 bytes of 0 or 1.
 SNNFAST_INLINE void expand_bits(uint64_t bits, uint8_t* bytes) {

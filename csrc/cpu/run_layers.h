@@ -93,14 +93,21 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   return s;
 }
 
-// The spikes of a block as bytes, for method "slices".
-uint8_t* take_bytes(Arena& arena, const NetworkView& net) {
+// Of method "slices".
+struct BlockSlices {
+  uint8_t* bytes;  // the spikes of a block
+  SliceScratch scratch;
+};
+
+BlockSlices take_block_slices(Arena& arena, const NetworkView& net) {
   int64_t most = 0;
   for (int64_t l = 0; l < net.n_layers; ++l) {
     const SliceView* slices = net.layers[l].slices;
     if (slices && slices->input_tiles > most) most = slices->input_tiles;
   }
-  return arena.take<uint8_t>(net.tile * most * kSliceBytes);
+  if (most == 0) return {};
+  uint8_t* const bytes = arena.take<uint8_t>(net.tile * most * kSliceBytes);
+  return {bytes, take_slices(arena, net.tile)};
 }
 
 // Weights that do not stay in a core's own cache are fetched ahead; the block's other samples then find them there.
@@ -136,7 +143,7 @@ int64_t layers_scratch_bytes(const NetworkView& net) {
   const Sizes sizes(net);
   for (int64_t s = 0; s < net.block; ++s) take_sample(arena, net, sizes);
   arena.take<SampleState>(net.block);
-  take_bytes(arena, net);
+  take_block_slices(arena, net);
   take_currents(arena, net);
   take_sums(arena, net);
   take_doubt(arena, net);
@@ -306,19 +313,18 @@ void write_bytes(const NetworkView& net, int64_t l, const SampleState* samples, 
 }
 
 bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t l, int64_t offset, int64_t first,
-                         int64_t count, int64_t t0, int64_t steps, SampleState* samples, const uint8_t* bytes,
+                         int64_t count, int64_t t0, int64_t steps, SampleState* samples, const BlockSlices& slices,
                          const Interrupt& interrupt) {
   const LayerView& layer = net.layers[l];
   const bool mean = l == net.n_layers - 1 && net.decoding == static_cast<int>(Decoding::mean_potential);
-  const NeuronConstants<Vec> constants = vector_constants(net);
   SliceScan scan{};
   scan.slices = layer.slices;
-  scan.bytes = bytes;
+  scan.bytes = slices.bytes;
   scan.count = count;
   scan.steps = steps;
   scan.n_out = layer.n_out;
   scan.padded = layer.padded;
-  scan.bits_stride = bits_stride(layer.panels) * static_cast<int64_t>(sizeof(PanelBits));
+  scan.bits_stride = bits_stride(layer.panels) * kPanelBytes;
   scan.potentials_stride = request.batch * layer.n_out;
   for (int64_t i = 0; i < count; ++i) {
     const SampleState& s = samples[i];
@@ -331,17 +337,13 @@ bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t
   }
   bool go_on = true;
   with_rule(net, layer.fires, [&](auto rule) {
-    const auto scan_tiles = [&](auto scanner) {
-      for (int64_t j = 0; j < layer.slices->output_tiles && go_on; ++j) {
-        {
-          Tiles tiles;  // not while we poll: a signal handler may use the tiles as well
-          scanner.run(tiles, j);
-        }
-        go_on = !interrupt.poll(interrupt.context);
-      }
-    };
-    if (layer.slices->slices == 2) return scan_tiles(SliceScanner<decltype(rule), 2>(scan, constants));
-    scan_tiles(SliceScanner<decltype(rule), 3>(scan, constants));
+    using Rule = decltype(rule);
+    // No tiles are in use while we poll: a signal handler may want them as well.
+    for (int64_t j = 0; j < layer.slices->output_tiles && go_on;) {
+      j += layer.slices->slices == 2 ? scan_slices<Rule, 2>(scan, slices.scratch, net, j)
+                                     : scan_slices<Rule, 3>(scan, slices.scratch, net, j);
+      go_on = !interrupt.poll(interrupt.context);
+    }
   });
   return go_on;
 }
@@ -410,8 +412,8 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
         scan.mem = s.mem + offset + begin;
         scan.syn = s.syn + offset + begin;
         scan.total = mean ? s.total + begin : nullptr;
-        scan.spike_bits = s.spike_bits + p;
-        scan.stride = bits_stride(layer.panels);
+        scan.spike_bits = reinterpret_cast<char*>(s.spike_bits + p);
+        scan.stride = bits_stride(layer.panels) * kPanelBytes;
         scan.valid = layer.n_out - begin < width ? layer.n_out - begin : width;
         scan.potentials_stride = request.batch * layer.n_out;
         scan.potentials = request.potentials
@@ -421,11 +423,7 @@ bool run_layer(const NetworkView& net, const Request& request, int64_t l, int64_
         if constexpr (kPairs) {
           if (width > kPanel) scan_panels<Rule, 2 * kPanelVectors>(scan, vector_constants(net));
         }
-        if (width <= kPanel) {
-          with_vectors(width / Vec::lanes, [&](auto vectors) {
-            scan_panels<Rule, decltype(vectors)::value>(scan, vector_constants<EagerVec>(net));
-          });
-        }
+        if (width <= kPanel) scan_sample<Rule>(net, scan, width / Vec::lanes);
         go_on = !polls.stop(steps * (kStepWork + width * (constant ? 1 : 1 + layer.n_in / kInputsPerSpike)));
       }
     }
@@ -455,7 +453,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       __builtin_memset(request.spike_counts[l] + row * n, 0, static_cast<size_t>(n) * sizeof(float));
     }
   }
-  uint8_t* bytes = take_bytes(arena, net);
+  const BlockSlices slices = take_block_slices(arena, net);
   const Currents currents = take_currents(arena, net);
   const SumsScratch sums = take_sums(arena, net);
   const DoubtScratch doubt = take_doubt(arena, net);
@@ -485,7 +483,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
     for (int64_t l = 0; l < net.n_layers; ++l) {
       const bool finished =
           kHasTiles && sliced
-              ? run_layer_by_slices(net, request, l, offset, first, count, t0, steps, samples, bytes, interrupt)
+              ? run_layer_by_slices(net, request, l, offset, first, count, t0, steps, samples, slices, interrupt)
               : run_layer(net, request, l, offset, first, count, t0, steps, samples, currents, sums, polls);
       if (!finished) return false;
       offset += net.layers[l].padded;
@@ -498,7 +496,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
         if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
       }
       sliced = l + 1 < net.n_layers && !takes_runs(samples[0], l + 1) && slices_pay(net, l + 1, samples, count, steps);
-      if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, bytes);
+      if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, slices.bytes);
       for (int64_t i = 0; i < count; ++i) {
         SampleState& s = samples[i];
         collect_spikes(net, request, l, first + i, t0, steps, s);

@@ -10,7 +10,8 @@
 #include <immintrin.h>
 #endif
 
-#define SNNFAST_INLINE inline __attribute__((always_inline))
+#define SNNFAST_ALWAYS __attribute__((always_inline))  // of lambdas
+#define SNNFAST_INLINE inline SNNFAST_ALWAYS
 
 namespace snnfast {
 namespace {

@@ -96,7 +96,7 @@ class Tiles {
     }
   }
 
-  alignas(64) int32_t tiles_[8][kSliceBytes / 4];
+  alignas(64) int32_t tiles_[8][kSliceBytes / 4] = {};
 };
 
 #endif

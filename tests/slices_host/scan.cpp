@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// SliceScanner with the vectors of one instruction set and plain tiles; SCAN is the function's name.
+// Slices with the vectors of one instruction set and plain tiles; SCAN is the function's name.
+#include <cstdlib>
+
 #include "case.h"
+#include "cpu/arena.h"
 #include "cpu/layer_slices.h"
 
 namespace snnfast {
@@ -28,20 +31,19 @@ void SCAN(const SliceCase& c) {
     scan.spike_bits[i] = c.spike_bits + i * c.steps * c.bits_stride;
     scan.potentials[i] = c.potentials ? c.potentials + i * c.n_out : nullptr;
   }
-  const NeuronConstants<Vec> constants = vector_constants(net);
+  Arena sizes{nullptr};
+  take_slices(sizes, c.steps);
+  char* const memory = static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>(sizes.used)));
+  Arena arena{memory};
+  const SliceScratch scratch = take_slices(arena, c.steps);
   with_rule(net, c.fires, [&](auto rule) {
-    const auto run = [&](auto& scanner) {
-      Tiles tiles;
-      for (int64_t j = 0; j < c.slices->output_tiles; ++j) scanner.run(tiles, j);
-    };
-    if (c.slices->slices == 2) {
-      SliceScanner<decltype(rule), 2> scanner(scan, constants);
-      run(scanner);
-    } else {
-      SliceScanner<decltype(rule), 3> scanner(scan, constants);
-      run(scanner);
+    using Rule = decltype(rule);
+    for (int64_t j = 0; j < c.slices->output_tiles;) {
+      j += c.slices->slices == 2 ? scan_slices<Rule, 2>(scan, scratch, net, j)
+                                 : scan_slices<Rule, 3>(scan, scratch, net, j);
     }
   });
+  std::free(memory);
   // Spikes of one layer are the next one's bytes.
   uint64_t word = 0x9e3779b97f4a7c15u;
   uint8_t expanded[64];
