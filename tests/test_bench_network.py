@@ -213,6 +213,9 @@ def test_shares_count_the_work_that_is_needed(ceilings, monkeypatch):
     assert events.needed == (24_000.0, 4000.0)
     assert events.share == events.in_place == pytest.approx(2.8 / 20)  # one rate for all memory here
     assert events.place == "L1, L1"
+    counted = ceilings.share("events", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0, last_counted=True)
+    assert counted.needed == (24_000.0, 7.0 * 20 * 8)
+    assert counted.name == "layer 2: additions of spikes' weights, layer 3: multiplications of counts"
     assert ceilings.share("something new", (8, 30, 4), 100, 7, [1000.0], 20.0) is None
     monkeypatch.setattr(ceilings, "isa", "avx2")
     runs = ceilings.share("prefix sums", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0, in_runs=300.0)

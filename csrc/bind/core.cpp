@@ -199,6 +199,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_property_readonly("method", [](const Plan& p) { return std::string(p.method()); })
       .def_property_readonly("why", [](const Plan& p) { return p.why(); })
       .def_property_readonly("trains", &Plan::trains, "Spike trains of the first layer in a table by now.")
+      .def_property_readonly("counts_last", &Plan::counts_last, "Whether the last layer goes by counts of spikes.")
       .def_property_readonly("n_in", &Plan::n_in)
       .def_property_readonly("n_out", &Plan::n_out);
 

@@ -66,6 +66,7 @@ struct NetworkView {
   const TableView* tables;   // of the method "tables", else null
   bool always_slices;        // use the slices that there are, whatever they cost
   bool always_sums;          // and the prefix sums
+  bool counted;              // the last layer accumulates, and may do so from its inputs' counts of spikes
   const CodeView* code;      // null: plain neurons
   const TrainsView* trains;  // of the first of the layers that have tables; null: run its neurons
   // Whether the processor has VBMI2, and whether VBMI and GFNI, which the instruction sets here do not ask for.

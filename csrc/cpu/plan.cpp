@@ -236,6 +236,7 @@ void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
   for (size_t l = 1; l < spec.layers.size(); ++l) {
     const LayerSpec& layer = spec.layers[l];
     if (!wanted && layer.n_in < kFewestInputs) continue;
+    if (view_.counted && l + 1 == spec.layers.size()) continue;
     const std::optional<SlicedLayer> sliced = slice_layer(layer, options.exact);
     if (!sliced) continue;
     SliceView view{};
@@ -276,6 +277,7 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options, int64
   const NeuronSpec& neuron = spec.neuron;
   const bool plain = neuron.alpha == 0.0f && neuron.beta == 1.0f && !neuron.reset_to_zero;
   if (spec.layers.size() < 2 || spec.encoding != Encoding::constant || !plain) return;
+  if (view_.counted && spec.layers.size() == 2) return;
   const LayerSpec& layer = spec.layers[1];
   if (layer.n_in > kMost || (layer.n_in < kFewest && options.method != Method::prefix_sums)) return;
   constexpr int64_t kMostSum = INT32_MAX;  // sums may wrap, but the whole one must fit
@@ -354,6 +356,11 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
         static_cast<double>(layers_.back().padded) / 8.0 * (sums + 4.0 * static_cast<double>(spec.timesteps));
   }
   const Method method = options.method;
+  // On a grid the fast contract has the exact bits, of sums that are rounded in every step.
+  const NeuronSpec& neuron = spec.neuron;
+  view_.counted = method == Method::automatic && !options.exact && last > 0 && !spec.last_layer_fires() && !coded &&
+                  !small && !neuron.delayed && neuron.alpha == 0.0f && neuron.beta == 1.0f &&
+                  !integer_rows(spec.layers[last], true);
   require(method != Method::tables || small,
           "method 'tables' needs constant encoding and layers of at most " + std::to_string(kTableWidth) + " neurons");
   if (method == Method::tables || (method == Method::automatic && small)) build_tables(spec);
@@ -507,6 +514,10 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
     why_ += "layer " + std::to_string(l + 1) + ": ";
     if (l == 0 && spec.encoding == Encoding::constant) {
       why_ += "constant current, computed once";
+      continue;
+    }
+    if (view_.counted && l + 1 == layers_.size()) {
+      why_ += "from how often each input spiked";
       continue;
     }
     if (layers_[l].sums) {

@@ -55,6 +55,8 @@ class Plan {
     const TrainTable* table = trains_.load(std::memory_order_acquire);
     return table ? static_cast<int64_t>(table->trains.size()) : 0;
   }
+  // Whether the last layer's output is made from how often its inputs spiked.
+  bool counts_last() const { return view_.counted; }
   int64_t n_in() const { return view_.n_in; }
   int64_t n_out() const { return layers_.back().n_out; }
   int64_t n_layers() const { return view_.n_layers; }

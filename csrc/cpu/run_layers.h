@@ -10,6 +10,7 @@
 #include "cpu/arena.h"
 #include "cpu/certain_spikes.h"
 #include "cpu/constant_current.h"
+#include "cpu/counted_layer.h"
 #include "cpu/features.h"
 #include "cpu/layer_scan.h"
 #include "cpu/layer_slices.h"
@@ -41,7 +42,8 @@ struct SampleState {
   float* constant;    // (padded 0), constant encoding: the first layer's current
   float* mem;         // all layers one after the other
   float* syn;
-  float* total;  // (padded last)
+  float* total;   // (padded last)
+  float* counts;  // (inputs of the last layer, in whole words), where those are counted
   bool* answered;
   SpikeLists lists;
   PanelBits* spike_bits;  // (tile, bits_stride); of the encoded input, then of layer after layer
@@ -74,6 +76,9 @@ struct Sizes {
   }
 };
 
+// In whole words of spikes.
+inline int64_t counted_inputs(const NetworkView& net) { return (net.layers[net.n_layers - 1].n_in + 63) / 64 * 64; }
+
 SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes) {
   SampleState s;
   s.encoded = arena.take<float>(sizes.features);
@@ -82,6 +87,7 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   s.mem = arena.take<float>(sizes.padded_sum);
   s.syn = arena.take<float>(sizes.padded_sum);
   s.total = arena.take<float>(sizes.last_padded);
+  s.counts = arena.take<float>(net.counted ? counted_inputs(net) : 0);
   s.answered = arena.take<bool>(1);
   const SumsView* const sums = sums_of(net);
   const int64_t ids = sums ? run_ids(sizes.widest) : sizes.widest, most = sums ? 64 : kMostRows;
@@ -160,6 +166,7 @@ void start_sample(const NetworkView& net, const Sizes& sizes, const Request& req
   }
   __builtin_memset(s.syn, 0, static_cast<size_t>(sizes.padded_sum) * sizeof(float));
   __builtin_memset(s.total, 0, static_cast<size_t>(sizes.last_padded) * sizeof(float));
+  if (net.counted) __builtin_memset(s.counts, 0, static_cast<size_t>(counted_inputs(net)) * sizeof(float));
   *s.answered = false;
 }
 
@@ -470,6 +477,9 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
     }
     if (sums_of(net)) sort_neurons(net, request, samples, count, sums);
   }
+  const bool counted = net.counted && !request.potentials,
+             mean = net.decoding == static_cast<int>(Decoding::mean_potential);
+  const int64_t layers = counted ? net.n_layers - 1 : net.n_layers;  // that run step by step
   for (int64_t t0 = 0; t0 < net.timesteps; t0 += net.tile) {
     const int64_t steps = net.timesteps - t0 < net.tile ? net.timesteps - t0 : net.tile;
     if (net.encoding != static_cast<int>(Encoding::constant)) {
@@ -480,7 +490,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
     }
     int64_t offset = 0;
     bool sliced = false;
-    for (int64_t l = 0; l < net.n_layers; ++l) {
+    for (int64_t l = 0; l < layers; ++l) {
       const bool finished =
           kHasTiles && sliced
               ? run_layer_by_slices(net, request, l, offset, first, count, t0, steps, samples, slices, interrupt)
@@ -495,14 +505,17 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
             settle_doubts(net, s.certainty, s.constant, steps, s.runs, doubt, currents.first, s.spike_bits);
         if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
       }
-      sliced = l + 1 < net.n_layers && !takes_runs(samples[0], l + 1) && slices_pay(net, l + 1, samples, count, steps);
+      sliced = l + 1 < layers && !takes_runs(samples[0], l + 1) && slices_pay(net, l + 1, samples, count, steps);
       if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, slices.bytes);
       for (int64_t i = 0; i < count; ++i) {
         SampleState& s = samples[i];
         collect_spikes(net, request, l, first + i, t0, steps, s);
         const int64_t n = net.layers[l].n_out, stride = bits_stride(net.layers[l].panels);
         if (takes_runs(s, l + 1) && request.potentials) put_back(request, n, first + i, t0, steps, s, sums.unsorted);
-        if (l + 1 == net.n_layers || sliced) continue;
+        if (counted && l + 1 == layers) {
+          count_tile(s.spike_bits, stride, n, steps, net.timesteps - t0 - steps, mean, s.counts);
+        }
+        if (l + 1 == layers || sliced) continue;
         if (takes_runs(s, l + 1)) {
           list_runs(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.runs, sums);
           if (in_doubt(net)) bound_steps(s.spike_bits, stride, n, steps, s.certainty);
@@ -512,14 +525,15 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       }
     }
   }
-  if (!last.fires) {
-    const bool mean = net.decoding == static_cast<int>(Decoding::mean_potential);
-    for (int64_t i = 0; i < count; ++i) {
-      const float* mem = samples[i].mem + sizes.padded_sum - last.padded;
-      float* output = request.output + (first + i) * last.n_out;
-      for (int64_t j = 0; j < last.n_out; ++j) {
-        output[j] = mean ? samples[i].total[j] / static_cast<float>(net.timesteps) : mem[j];
-      }
+  for (int64_t i = 0; i < count && !last.fires; ++i) {
+    float* output = request.output + (first + i) * last.n_out;
+    if (counted) {
+      weigh_counts(last, samples[i].counts, net.timesteps, mean, output);
+      continue;
+    }
+    const float* mem = samples[i].mem + sizes.padded_sum - last.padded;
+    for (int64_t j = 0; j < last.n_out; ++j) {
+      output[j] = mean ? samples[i].total[j] / static_cast<float>(net.timesteps) : mem[j];
     }
   }
   return true;

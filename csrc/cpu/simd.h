@@ -84,6 +84,9 @@ SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {_mm512_sub_e
 SNNFAST_INLINE Vec to_float(__m512i integers) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, integers)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(_mm512_loadu_si512(p)); }
 SNNFAST_INLINE Vec to_float(Integers c) { return to_float(c.n); }
+SNNFAST_INLINE Vec bytes_to_float(const uint8_t* p) {
+  return to_float(_mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
 // 256 high + low, which must fit, as a float.
 SNNFAST_INLINE Vec to_float(const int32_t* high, const int32_t* low) {
   const __m512i shifted = _mm512_maskz_slli_epi32(0xFFFF, _mm512_loadu_si512(high), 8);
@@ -138,6 +141,9 @@ SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {_mm256_add_e
 SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {_mm256_sub_epi32(a.n, b.n)}; }
 SNNFAST_INLINE Vec to_float(Integers c) { return {_mm256_cvtepi32_ps(c.n)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(load(p)); }
+SNNFAST_INLINE Vec bytes_to_float(const uint8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
 SNNFAST_INLINE Vec to_float(const int32_t* high, const int32_t* low) {
   return to_float(Integers{_mm256_slli_epi32(load(high).n, 8)} + load(low));
 }
@@ -208,6 +214,10 @@ SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {(Int4)((Word
 SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {(Int4)((Word4)a.n - (Word4)b.n)}; }
 SNNFAST_INLINE Vec to_float(Integers c) { return {__builtin_convertvector(c.n, Float4)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) {
+  return {
+      Float4{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])}};
+}
+SNNFAST_INLINE Vec bytes_to_float(const uint8_t* p) {
   return {
       Float4{static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2]), static_cast<float>(p[3])}};
 }

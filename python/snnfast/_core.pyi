@@ -22,6 +22,11 @@ class Plan:
         Run a batch and record; empty lists and address 0 mean: not wanted.
         """
     @property
+    def counts_last(self) -> bool:
+        """
+        Whether the last layer goes by counts of spikes.
+        """
+    @property
     def isa(self) -> str:
         ...
     @property

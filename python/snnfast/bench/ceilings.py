@@ -15,6 +15,8 @@ Every method has a ceiling that no better code of the same method passes:
   run of neighbours that fire in the same step, if those are fewer than the spikes.
 * slices: for every layer the cheaper of additions and the products of its matrix of bytes, padding included; so are
   prefix sums where there is a matrix unit.
+* a last layer that is computed from how often its inputs spiked: a multiplication and an addition for every weight. To
+  count the spikes counts nothing.
 """
 
 from __future__ import annotations
@@ -163,6 +165,7 @@ class Ceilings:
         *,
         first_looked_up: bool = False,
         in_runs: float = 0.0,
+        last_counted: bool = False,
     ) -> Share | None:
         """How near a run of a method came to its ceiling, or ``None`` for a method without a known one.
 
@@ -173,6 +176,7 @@ class Ceilings:
             seconds: that the run took at its best, on one thread: its time on the processor, where others use it too.
             first_looked_up: whether the first layer's spikes came from a table of trains.
             in_runs: of prefix sums: rows that the second layer adds, over the batch (:func:`rows_in_runs`).
+            last_counted: whether the last layer was computed from its inputs' counts of spikes.
         """
         in_place, place = None, ""
         terms: list[tuple[float, float]]
@@ -187,14 +191,14 @@ class Ceilings:
             terms = [(steps * hidden, self.rate("step")), additions]
             counted = [(hidden // self.lanes, "vector step"), (1 if few else last // self.lanes, "addition")]
             name = " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in counted if n) + " per step"
-        elif method == "events":
+        elif method == "events" and not last_counted:
             adds = [count * self.padded(n) for count, n in zip(spikes, sizes[2:], strict=True)]
             weights = [4 * n_in * self.padded(n) for n_in, n in itertools.pairwise(sizes[1:])]
             terms = [(n, self.rate("add_memory", self.caches[0] // 2)) for n in adds]
             name = "additions of spikes' weights"
             fetched = sum(n / self.rate("add_memory", bytes) for n, bytes in zip(adds, weights, strict=True))
             in_place, place = fetched / seconds, ", ".join(map(self.level, weights))
-        elif method in ("slices", "prefix sums"):
+        elif method in ("events", "slices", "prefix sums"):
             rows = self.rate("add_memory", self.caches[0] // 2)
             terms, took = [], []
             for layer, (count, (n_in, n_out)) in enumerate(zip(spikes, itertools.pairwise(sizes[1:]), strict=True)):
@@ -208,6 +212,9 @@ class Ceilings:
                         else None
                     ),
                 }
+                if last_counted and layer == len(sizes) - 3:
+                    multiplications = (float(batch * n_in * self.padded(n_out)), self.rate("mul_add"))
+                    ways = {"multiplications of counts": multiplications}
                 what, term = min(
                     ((name, way) for name, way in ways.items() if way is not None), key=lambda x: x[1][0] / x[1][1]
                 )

@@ -110,10 +110,9 @@ def run_case(
     described: dict[str, Any] = {
         name: _describe(t, timings["naive torch"], timings["relu network"]) for name, t in timings.items()
     }
-    executable = network._executable
-    looked_up = isinstance(executable, CpuExecutable) and executable.plan.trains > 0
     for name in described.keys() & {"snnfast", "snnfast act", "snnfast, fast", "snnfast act, fast"}:
-        how = fast.method()["method"] if fast is not None and name.endswith(", fast") else method["method"]
+        runs = fast if fast is not None and name.endswith(", fast") else network
+        how = runs.method()["method"]
         share = ceilings.share(
             how,
             workload.sizes,
@@ -121,8 +120,9 @@ def run_case(
             batch,
             facts["spikes"],
             timings[name].processor,
-            first_looked_up=looked_up,
+            first_looked_up=isinstance(runs._executable, CpuExecutable) and runs._executable.plan.trains > 0,
             in_runs=batch * rows_in_runs(network, observations[:ENOUGH_SAMPLES]) if how == "prefix sums" else 0.0,
+            last_counted=isinstance(runs._executable, CpuExecutable) and runs._executable.plan.counts_last,
         )
         described[name]["ceiling"] = None if share is None else share.json()
     case = {
