@@ -24,6 +24,8 @@ constexpr int64_t kMaxBlock = kSliceRows;  // samples per call of run_block
 // Of run_coded: samples that stop early leave lanes to others, of which there must be enough.
 constexpr int64_t kCodedBlock = 4096;
 
+constexpr int64_t kMostSteps = 128;  // of a tile: its currents stay in the first cache
+
 constexpr int64_t kSumRow = 16;  // outputs of a panel of SumsView: a line of the cache
 
 // Weights as integers times a power of two per output, for prefix sums, in panels of kSumRow outputs.
@@ -44,6 +46,7 @@ struct SumsView {
 struct LayerView {
   const float* weights;
   const float* rows;
+  const float* by_output;  // (n_out, n_in): weights once more, of a last layer of few outputs that only accumulates
   const float* bias;     // (padded), zeros where the layer has none: h + 0 is h, as a sum that began at +0 is never -0
   const float* initial;  // (padded) membrane potential before the first step
   int64_t n_in, n_out, padded, panels;

@@ -29,7 +29,6 @@ namespace {
 // touched. Large on purpose: the more samples share a block, the fewer times a large layer's weights are streamed.
 constexpr int64_t kBlockBytes = 1 << 23;
 constexpr int64_t kTileSpikes = 1 << 17;  // of a tile, if its widest layer fired always
-constexpr int64_t kMostSteps = 128;       // of a tile: its currents stay in the first cache
 // Below this much work a second thread costs more than it brings.
 constexpr double kParallelWork = 2e5;
 constexpr int64_t kTableBlock = 256;
@@ -381,6 +380,13 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
     require(method != Method::slices || slices_.size() == last,
             options.exact ? "method 'slices' needs weights that lie on a grid where the result must be exact"
                           : "method 'slices' needs finite sums of weights and at most 32768 inputs per layer");
+  }
+  // A last layer that step_lanes.h can serve.
+  constexpr int64_t kByOutput = 16;
+  const bool accumulates = !spec.last_layer_fires() && !neuron.delayed && neuron.alpha == 0.0f && neuron.beta == 1.0f;
+  if (last > 0 && accumulates && !small && !coded && method == Method::automatic && layers_[last].n_out <= kByOutput) {
+    const std::vector<float>& weights = spec.layers[last].weights;
+    layers_[last].by_output = rows(weights, static_cast<int64_t>(weights.size()), static_cast<int64_t>(weights.size()));
   }
   view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileSpikes / widest), kMostSteps});
   if (method == Method::prefix_sums || (method == Method::automatic && !small && !coded)) {

@@ -16,6 +16,7 @@
 #include "cpu/layer_slices.h"
 #include "cpu/prefix_sums.h"
 #include "cpu/spike_ids.h"
+#include "cpu/step_lanes.h"
 
 namespace snnfast {
 namespace {
@@ -144,6 +145,11 @@ DoubtScratch take_doubt(Arena& arena, const NetworkView& net) {
   return take_doubt(arena, net.layers[0], net.tile);
 }
 
+uint64_t* take_turned(Arena& arena, const NetworkView& net) {
+  const LayerView& last = net.layers[net.n_layers - 1];
+  return last.by_output ? take_turned(arena, last.n_in, net.tile) : nullptr;
+}
+
 int64_t layers_scratch_bytes(const NetworkView& net) {
   Arena arena{nullptr};
   const Sizes sizes(net);
@@ -153,6 +159,7 @@ int64_t layers_scratch_bytes(const NetworkView& net) {
   take_currents(arena, net);
   take_sums(arena, net);
   take_doubt(arena, net);
+  take_turned(arena, net);
   return arena.used;
 }
 
@@ -280,14 +287,10 @@ inline void put_back(const Request& request, int64_t n, int64_t row, int64_t t0,
   }
 }
 
-// Whether layer l, whose inputs are in the samples' spike bits, is cheaper by slices.
-bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps) {
-  const SliceView* slices = net.layers[l].slices;
-  if (!kHasTiles || !slices) return false;
-  if (!kHasMatrixUnit || net.always_slices) return net.always_slices;
+// Whether layer l of the samples has so many input spikes, which are in their spike bits.
+bool spikes_reach(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps,
+                  int64_t enough) {
   const int64_t words = bits_stride(net.layers[l - 1].panels) / kPanelsPerWord;
-  const int64_t vectors = net.layers[l].padded / Vec::lanes;
-  const int64_t enough = slices_clocks(*slices, steps) / (kClocksPerRow * vectors);
   const uint64_t last_bits = used_bits(net.layers[l - 1].n_out);
   // Every fourth step tells enough; not the first one, in which little has fired yet.
   constexpr int64_t kEvery = 4;
@@ -302,6 +305,26 @@ bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, i
     if (spikes * steps >= enough * counted) return true;
   }
   return false;
+}
+
+// Whether layer l is cheaper by slices.
+bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps) {
+  const SliceView* slices = net.layers[l].slices;
+  if (!kHasTiles || !slices) return false;
+  if (!kHasMatrixUnit || net.always_slices) return net.always_slices;
+  const int64_t vectors = net.layers[l].padded / Vec::lanes;
+  return spikes_reach(net, l, samples, count, steps, slices_clocks(*slices, steps) / (kClocksPerRow * vectors));
+}
+
+// Whether it, which only accumulates, is cheaper with a step in every lane.
+bool step_lanes_pay(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps) {
+  const LayerView& layer = net.layers[l];
+  if (!kHasStepLanes || !layer.by_output) return false;
+  for (int64_t i = 0; i < count; ++i) {
+    if (takes_runs(samples[i], l)) return false;
+  }
+  const int64_t enough = count * step_lanes_clocks(layer.n_in, layer.n_out, steps) / kClocksPerListedSpike;
+  return spikes_reach(net, l, samples, count, steps, enough);
 }
 
 void write_bytes(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps,
@@ -464,6 +487,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
   const Currents currents = take_currents(arena, net);
   const SumsScratch sums = take_sums(arena, net);
   const DoubtScratch doubt = take_doubt(arena, net);
+  uint64_t* const turned = take_turned(arena, net);
   if (net.encoding == static_cast<int>(Encoding::constant)) {
     const float* inputs[kMaxBlock];
     float* constants[kMaxBlock];
@@ -505,7 +529,10 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
             settle_doubts(net, s.certainty, s.constant, steps, s.runs, doubt, currents.first, s.spike_bits);
         if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
       }
-      sliced = l + 1 < layers && !takes_runs(samples[0], l + 1) && slices_pay(net, l + 1, samples, count, steps);
+      const bool in_lanes =
+          !counted && !request.potentials && l + 2 == net.n_layers && step_lanes_pay(net, l + 1, samples, count, steps);
+      sliced = l + 1 < layers && !in_lanes && !takes_runs(samples[0], l + 1) &&
+               slices_pay(net, l + 1, samples, count, steps);
       if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, slices.bytes);
       for (int64_t i = 0; i < count; ++i) {
         SampleState& s = samples[i];
@@ -515,7 +542,11 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
         if (counted && l + 1 == layers) {
           count_tile(s.spike_bits, stride, n, steps, net.timesteps - t0 - steps, mean, s.counts);
         }
-        if (l + 1 == layers || sliced) continue;
+        if (in_lanes) {
+          turn_spikes(s.spike_bits, stride, n, steps, turned);
+          accumulate_in_steps(last, turned, steps, s.mem + offset, mean ? s.total : nullptr);
+        }
+        if (l + 1 == layers || sliced || in_lanes) continue;
         if (takes_runs(s, l + 1)) {
           list_runs(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.runs, sums);
           if (in_doubt(net)) bound_steps(s.spike_bits, stride, n, steps, s.certainty);
@@ -523,6 +554,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
           list_spikes(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.lists);
         }
       }
+      if (in_lanes) break;
     }
   }
   for (int64_t i = 0; i < count && !last.fires; ++i) {
