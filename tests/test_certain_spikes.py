@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prefix sums under the exact contract, off the grid: spikes that are certain although the sums are not the canonical
-ones, and neurons too near their threshold, which run again."""
+"""Prefix sums and slices under the exact contract, off the grid: spikes that are certain although the sums are not the
+canonical ones, and neurons too near their threshold, which run again."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from snnfast.bench.workloads import make_workload
 from snnfast.spec import NetworkSpec
 from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
 from test_prefix_sums import ISAS, REFERENCE, plain, with_currents
+from test_slices import SLICING_ISAS
 
 SPIKES = frozenset({"spikes"})
 
@@ -35,14 +36,16 @@ def fires(spec: NetworkSpec, **neuron: float) -> NetworkSpec:
 
 
 def assert_exact(spec: NetworkSpec, observations: torch.Tensor) -> Simulation:
-    """By prefix sums made to order, on every instruction set: the reference's bits, with and without records."""
+    """By prefix sums and by slices, made to order, on every instruction set: the reference's bits, with and without
+    records."""
     want = REFERENCE.compile(spec).simulate(observations, 0, SPIKES)
-    for isa in ISAS:
-        executable = CpuExecutable(spec, isa, method="prefix_sums")
-        assert executable.method()["method"] == "prefix sums"
+    ways = [(isa, "prefix_sums") for isa in ISAS] + [(isa, "slices") for isa in SLICING_ISAS]
+    for isa, method in ways:
+        executable = CpuExecutable(spec, isa, method=method)
+        assert executable.method()["method"] == method.replace("_", " ")
         assert "canonical sums where a neuron comes too near its threshold" in executable.method()["why"]
         assert_same_simulation(executable.simulate(observations, 0, SPIKES), want)
-        assert_same_bits(executable.run(observations, 0), want.output, f"{isa}, {spec}")
+        assert_same_bits(executable.run(observations, 0), want.output, f"{isa}, {method}, {spec}")
     return want
 
 
@@ -91,13 +94,15 @@ def test_neurons_at_their_threshold_run_again_whatever_their_number(outputs: int
     assert_exact(at_the_threshold(300, outputs, 60, outputs), torch.tensor([[1.0], [0.99], [0.0], [-1.0]]))
 
 
-def test_sums_that_nobody_makes_certain_have_other_spikes_there() -> None:
+@pytest.mark.parametrize("method", ["prefix_sums", "slices"])
+def test_sums_that_nobody_makes_certain_have_other_spikes_there(method: str) -> None:
     # What the test above rests on: the same sums under the fast contract.
     differ = near = 0
+    isa = "baseline" if method == "slices" else None
     for seed in range(6):
         spec = at_the_threshold(700, 200, 60, seed)
         want = assert_exact(spec, torch.ones(1, 1))
-        fast = CpuExecutable(spec, exact=False, method="prefix_sums").simulate(torch.ones(1, 1), 0, RECORD_ALL)
+        fast = CpuExecutable(spec, isa, exact=False, method=method).simulate(torch.ones(1, 1), 0, RECORD_ALL)
         assert fast.spikes is not None
         assert fast.potentials is not None
         assert want.spikes is not None

@@ -19,6 +19,14 @@ struct SlicedLayer {
   int slices = kFewestSlices;
 };
 
+inline SlicedLayer sliced_rows(std::vector<IntegerRow> rows) {
+  SlicedLayer sliced{std::move(rows)};
+  for (const IntegerRow& row : sliced.rows) {
+    if (row.largest > kMostInTwoSlices) sliced.slices = 3;
+  }
+  return sliced;
+}
+
 // Nothing if the layer cannot be sliced: too many inputs for sums of 32 bits, too large numbers, or, where the result
 // must be exact, weights that do not lie on a grid.
 inline std::optional<SlicedLayer> slice_layer(const LayerSpec& layer, bool exact) {
@@ -26,10 +34,7 @@ inline std::optional<SlicedLayer> slice_layer(const LayerSpec& layer, bool exact
   if (layer.n_in > kMostInputs) return std::nullopt;
   std::optional<std::vector<IntegerRow>> rows = integer_rows(layer, exact);
   if (!rows) return std::nullopt;
-  SlicedLayer sliced{std::move(*rows)};
-  for (const IntegerRow& row : sliced.rows) {
-    if (row.largest > kMostInTwoSlices) sliced.slices = 3;
-  }
+  SlicedLayer sliced = sliced_rows(std::move(*rows));
   // Three slices are joined through the sum of the lower two, which must be exact by itself.
   constexpr int64_t kMostExactInputs = (int64_t{1} << 24) / (128 * 256 + 128);
   if (exact && sliced.slices == 3 && layer.n_in > kMostExactInputs) return std::nullopt;

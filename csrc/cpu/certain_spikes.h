@@ -141,8 +141,8 @@ void scan_vectors(const Scan& a, const NeuronConstants<EagerVec>& constants, con
 }
 
 // The same of a whole panel of the second layer, whose membranes and spike bits these are.
-__attribute__((noinline)) void scan_certain(const NetworkView& net, int64_t panel, const float* currents, float* mem,
-                                            PanelBits* bits, int64_t steps, const Certainty& c) {
+__attribute__((noinline, unused)) void scan_certain(const NetworkView& net, int64_t panel, const float* currents,
+                                                    float* mem, PanelBits* bits, int64_t steps, const Certainty& c) {
   const LayerView& layer = net.layers[1];
   const int64_t begin = panel * kPanel, left = layer.n_out - begin;
   Scan scan{};
@@ -154,8 +154,8 @@ __attribute__((noinline)) void scan_certain(const NetworkView& net, int64_t pane
   scan.valid = left < kPanel ? left : kPanel;
   scan.steps = steps;
   with_vectors(panel_vectors(layer, panel), [&](auto vectors) {
-    scan_vectors<decltype(vectors)::value>(scan, vector_constants<EagerVec>(net), layer.sums->usual + begin,
-                                           layer.sums->excess + begin, layer.bias + begin, c, c.doubtful + panel);
+    scan_vectors<decltype(vectors)::value>(scan, vector_constants<EagerVec>(net), layer.usual + begin,
+                                           layer.excess + begin, layer.bias + begin, c, c.doubtful + panel);
   });
 }
 
@@ -194,6 +194,19 @@ inline int64_t list_in_order(const NetworkView& net, const LayerView& first, con
   return firing;
 }
 
+// Of neurons that ran again, a bit each in `settled`: puts their spikes where the others' are.
+inline void put_settled(const PanelBits* settled, const uint32_t* neurons, int64_t count, int64_t steps,
+                        PanelBits* bits, int64_t stride) {
+  for (int64_t l = 0; l < count; ++l) {
+    const int64_t place = neurons[l] % kPanel;
+    const PanelBits others = static_cast<PanelBits>(~(PanelBits{1} << place));
+    PanelBits* word = bits + neurons[l] / kPanel;
+    for (int64_t t = 0; t < steps; ++t, word += stride) {
+      *word = static_cast<PanelBits>((*word & others) | static_cast<PanelBits>((settled[t] >> l & 1u) << place));
+    }
+  }
+}
+
 // Up to kRow neurons run again, over all steps; their spikes then are in `bits`.
 inline void run_again(const NetworkView& net, const LayerView& layer, const uint32_t* neurons, int64_t count,
                       int64_t firing, int64_t steps, const SpikeLists& lists, const DoubtScratch& s, float* currents,
@@ -208,7 +221,7 @@ inline void run_again(const NetworkView& net, const LayerView& layer, const uint
     const float* weights[kColumns];
     for (int64_t i = 0; i < kColumns; ++i) {
       const int64_t j = neurons[l + i < count ? l + i : count - 1];
-      weights[i] = layer.sums->weights + j * layer.n_in;
+      weights[i] = layer.by_output + j * layer.n_in;
       s.bias[l + i] = layer.bias[j];
       s.state[l + i] = layer.initial[j];
     }
@@ -228,15 +241,7 @@ inline void run_again(const NetworkView& net, const LayerView& layer, const uint
   again.bias = s.bias;
   event_currents<kRowVectors, Vec>(again, 0, lists, steps, false, currents);
   scan_again(net, currents, kPanel, kRowVectors, s.state, s.settled, 1, steps);
-  const int64_t stride = bits_stride(layer.panels);
-  for (int64_t l = 0; l < count; ++l) {
-    const int64_t place = neurons[l] % kPanel;
-    const PanelBits others = static_cast<PanelBits>(~(PanelBits{1} << place));
-    PanelBits* word = bits + neurons[l] / kPanel;
-    for (int64_t t = 0; t < steps; ++t, word += stride) {
-      *word = static_cast<PanelBits>((*word & others) | static_cast<PanelBits>((s.settled[t] >> l & 1u) << place));
-    }
-  }
+  put_settled(s.settled, neurons, count, steps, bits, bits_stride(layer.panels));
 }
 
 // Runs the second layer's neurons in doubt again, and puts their spikes, in `bits`, where the others' are. Returns how

@@ -32,10 +32,7 @@ constexpr int64_t kSumRow = 16;  // outputs of a panel of SumsView: a line of th
 struct SumsView {
   const int32_t* rows;
   const float* scale;  // (padded)
-  // Where spikes have to be those of the canonical sums, and these are not: how large an output's weights are, see
-  // certain_spikes.h, and the weights (n_out, n_in). Else null.
-  const float *usual, *excess;  // (padded)
-  const float* weights;
+  bool in_doubt;       // spikes have to be those of the canonical sums, and these are not: certain_spikes.h
 };
 
 // A layer with its weights packed for one instruction set. Outputs are padded to whole vectors and cut into panels of
@@ -46,7 +43,9 @@ struct SumsView {
 struct LayerView {
   const float* weights;
   const float* rows;
-  const float* by_output;  // (n_out, n_in): weights once more, of a last layer of few outputs that only accumulates
+  // (n_out, n_in): weights once more, of a last layer of few outputs that only accumulates, or of a layer in doubt.
+  const float* by_output;
+  const float *usual, *excess;  // (padded, and to whole tiles), of a layer in doubt: how large an output's weights are
   const float* bias;     // (padded), zeros where the layer has none: h + 0 is h, as a sum that began at +0 is never -0
   const float* initial;  // (padded) membrane potential before the first step
   int64_t n_in, n_out, padded, panels;

@@ -7,6 +7,7 @@
 // and the result is the canonical sum: see docs/numerics.md.
 #pragma once
 
+#include "cpu/certain_slices.h"
 #include "cpu/layer_scan.h"
 #include "cpu/panels.h"
 #include "cpu/slice_products.h"
@@ -26,6 +27,7 @@ struct SliceScan {
   float* potentials[kSliceRows];
   int64_t bits_stride;  // bytes from step to step
   int64_t potentials_stride;
+  const BlockCertainty* certainty;  // of a layer in doubt
 };
 
 struct SliceScratch {
@@ -41,9 +43,16 @@ SliceScratch take_slices(Arena& arena, int64_t steps) {
   return s;
 }
 
-// A vector of currents from a sample's sums in S slices: h = (65536 high + 256 middle + low) scale + bias.
-template <int S>
+// A vector of currents from a sample's sums in S slices: h = (65536 high + 256 middle + low) scale + bias. Whole: in
+// whole numbers, which may wrap on the way, but fit in the end.
+template <int S, bool Whole = false>
 SNNFAST_INLINE Vec join_slices(const int32_t* sums, Vec scale, Vec bias) {
+  if constexpr (Whole) {
+    Integers all = load(sums);
+#pragma GCC unroll 2
+    for (int s = 1; s < S; ++s) all = shift_byte(all) + load(sums + s * kSumsOfTile);
+    return multiply_add(to_float(all), scale, bias);
+  }
   // 65536 and the scale are powers of two, and the integers multiples of the latter: both products are exact.
   Vec h = to_float(sums + (S - 2) * kSumsOfTile, sums + (S - 1) * kSumsOfTile);
   if constexpr (S == 3) h = multiply_add(to_float(sums), broadcast(65536.0f), h);
@@ -87,6 +96,32 @@ class SliceScanner {
       __builtin_memcpy(a_.mem[i] + begin_, mem_[i], bytes);
       if constexpr (Rule::has_synapse) __builtin_memcpy(a_.syn[i] + begin_, syn_[i], bytes);
     }
+  }
+
+  // The same where spikes have to be those of the canonical sums; notes which neurons are in doubt.
+  __attribute__((noinline)) void run_certain(const NetworkView& net, const LayerView& layer) {
+    const BlockCertainty& certainty = *a_.certainty;
+    const size_t bytes = static_cast<size_t>(width_) * sizeof(float);
+    __builtin_memset(mem_, 0, sizeof mem_);
+    for (int64_t i = 0; i < a_.count; ++i) {
+      __builtin_memcpy(mem_[i], a_.mem[i] + begin_, bytes);
+      for (float& distance : distance_[i]) distance = kFar;
+      for (float& largest : largest_[i]) largest = 0.0f;
+    }
+    const Fixed fixed = this->fixed();
+    const NeuronConstants<Vec> neuron = vector_constants(net);
+    const int64_t stride = a_.bits_stride, bits_at = begin_ / 8, steps = a_.steps;
+    Reached reached;
+    for (int v = 0; v < V; ++v) reached.current[v] = broadcast(0.0f);
+    Tiles tiles;
+    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_ALWAYS {
+      char* const row = a_.spike_bits[i] + t * stride + bits_at;
+      certain_step<0>(fixed, neuron, sums + i * kSliceOutputs, i, row, stride, steps - t, reached);
+      if (t + P >= steps || (t + P) / kSegmentSteps > t / kSegmentSteps) {
+        check<0>(fixed, layer, certainty.bounds(i, t / kSegmentSteps), reached, i);
+      }
+    });
+    for (int64_t i = 0; i < a_.count; ++i) __builtin_memcpy(a_.mem[i] + begin_, mem_[i], bytes);
   }
 
   // Only the currents, of all steps.
@@ -140,10 +175,10 @@ class SliceScanner {
   }
 
   // Of vector I of a sample's neurons in step T.
-  template <int I, int T>
+  template <int I, int T, bool Whole = false>
   SNNFAST_INLINE static Vec current(const Fixed& fixed, const int32_t* sums) {
     const int32_t* const of = sums + (T * O + I / kOfTile) * S * kSumsOfTile + I % kOfTile * L;
-    return join_slices<S>(of, fixed.scale[I], fixed.bias[I]);
+    return join_slices<S, Whole>(of, fixed.scale[I], fixed.bias[I]);
   }
 
   // A sample's currents. Not a loop, nor are the next ones: of an array in a loop, the compiler keeps nothing in
@@ -181,21 +216,78 @@ class SliceScanner {
     }
   }
 
+  // The largest currents so far, of all samples.
+  struct Reached {
+    Vec current[V];
+  };
+
+  template <int I>
+  SNNFAST_INLINE void certain_step(const Fixed& fixed, const NeuronConstants<Vec>& neuron, const int32_t* sums,
+                                   int64_t i, char* row, int64_t stride, int64_t left, Reached& reached) {
+    if constexpr (I < V) {
+      Vec m = load(mem_[i] + I * L), d = load(distance_[i] + I * L), most = load(largest_[i] + I * L);
+      certain_step_in<I, 0>(fixed, neuron, sums, m, d, most, row, stride, left, reached);
+      store(mem_[i] + I * L, m);
+      store(distance_[i] + I * L, d);
+      store(largest_[i] + I * L, most);
+      certain_step<I + 1>(fixed, neuron, sums, i, row, stride, left, reached);
+    }
+  }
+
+  template <int I, int T>
+  SNNFAST_INLINE static void certain_step_in(const Fixed& fixed, const NeuronConstants<Vec>& neuron,
+                                             const int32_t* sums, Vec& mem, Vec& distance, Vec& largest, char* row,
+                                             int64_t stride, int64_t left, Reached& reached) {
+    if constexpr (T < P) {
+      if (T > 0 && T >= left) return;
+      const Vec h = current<I, T, true>(fixed, sums), membrane = mem + h;
+      Vec syn = broadcast(0.0f);
+      store_bits(row + T * stride, I, CertainRule::step(mem, syn, h, neuron));
+      reached.current[I] = larger_magnitude(reached.current[I], h);
+      largest = larger_magnitude(largest, membrane);
+      distance = smaller_magnitude(distance, membrane - neuron.threshold);
+      certain_step_in<I, T + 1>(fixed, neuron, sums, mem, distance, largest, row, stride, left, reached);
+    }
+  }
+
+  // Whether neurons have stayed further from the threshold, in a segment of steps, than the bound at its end.
+  template <int I>
+  SNNFAST_INLINE void check(const Fixed& fixed, const LayerView& layer, const float* bounds, const Reached& reached,
+                            int64_t i) {
+    if constexpr (I < V) {
+      const int64_t at = begin_ + I * L;
+      const Vec sums = load(layer.usual + at) * broadcast(bounds[0]) + load(layer.excess + at) * broadcast(bounds[1]);
+      const Vec sizes = (reached.current[I] + magnitude(fixed.bias[I])) * broadcast(bounds[2]) +
+                        load(largest_[i] + I * L) * broadcast(bounds[3]);
+      const Mask sure = above(load(distance_[i] + I * L), sums + sizes + broadcast(0x1p-126f));
+      const uint32_t doubts = ~bits(sure) & ((1u << L) - 1);
+      if (doubts) a_.certainty->doubt(i, at, doubts);
+      store(distance_[i] + I * L, broadcast(kFar));
+      check<I + 1>(fixed, layer, bounds, reached, i);
+    }
+  }
+
   const SliceScan& a_;
   const SliceScratch& scratch_;
   const int64_t first_, begin_, width_;
   alignas(64) float mem_[kSliceRows][kOutputs];
   alignas(64) float syn_[kSliceRows][kOutputs];
+  alignas(64) float distance_[kSliceRows][kOutputs];
+  alignas(64) float largest_[kSliceRows][kOutputs];
   SliceProducts<S, O, P> products_;
 };
 
 // Some output tiles of a layer, from `first` on; returns how many.
 template <class Rule, int S>
-int64_t scan_slices(const SliceScan& scan, const SliceScratch& scratch, const NetworkView& net, int64_t first) {
+int64_t scan_slices(const SliceScan& scan, const SliceScratch& scratch, const NetworkView& net, const LayerView& layer,
+                    int64_t first) {
   constexpr int kTogether = kSumTiles / S;
   // Of a layer, all samples are recorded or none. What few networks have is worth less code.
-  constexpr bool kPlain = Rule::fires && !Rule::has_factors;
+  constexpr bool kPlain = Rule::fires && !Rule::has_factors, kCertain = IsSame<Rule, CertainRule>::value;
   const auto run = [&](auto scanner) {
+    if constexpr (kCertain) {
+      if (scan.certainty) return scanner.run_certain(net, layer);
+    }
     if constexpr (kPlain) {
       if (!scan.total[0] && !scan.potentials[0]) return scanner.template run<Rule>(vector_constants(net));
     }

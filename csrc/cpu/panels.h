@@ -59,6 +59,16 @@ void with_rule(const NetworkView& net, bool fires, F&& f) {
   return with_factors<false, Reset::subtraction>(net, f);
 }
 
+// The standard library's is not for these files.
+template <class A, class B>
+struct IsSame {
+  static constexpr bool value = false;
+};
+template <class A>
+struct IsSame<A, A> {
+  static constexpr bool value = true;
+};
+
 template <class V = Vec>
 SNNFAST_INLINE NeuronConstants<V> vector_constants(const NetworkView& net) {
   return {broadcast_as<V>(net.alpha), broadcast_as<V>(net.beta), broadcast_as<V>(net.threshold)};

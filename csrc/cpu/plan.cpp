@@ -36,6 +36,9 @@ constexpr int64_t kTrainedBatch = 8;    // fewer samples may go one by one, and 
 constexpr int64_t kTableGroup = 16;     // blocks of whole groups, of any instruction set's
 constexpr int64_t kLanesTogether = 32;  // samples that fill the lanes of every instruction set
 
+constexpr int64_t kMostSum = INT32_MAX;  // of integers: sums may wrap, but the whole one must fit
+constexpr int64_t kMostInputsInDoubt = 32768;
+
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 // Scratch memory of a thread, lent for one block. It is kept from call to call, so that small batches allocate nothing.
@@ -236,9 +239,15 @@ void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
     const LayerSpec& layer = spec.layers[l];
     if (!wanted && layer.n_in < kFewestInputs) continue;
     if (view_.counted && l + 1 == spec.layers.size()) continue;
-    const std::optional<SlicedLayer> sliced = slice_layer(layer, options.exact);
-    if (!sliced) continue;
+    std::optional<SlicedLayer> sliced = slice_layer(layer, options.exact);
     SliceView view{};
+    if (!sliced && options.exact) {
+      if (std::optional<std::vector<IntegerRow>> rows = rows_in_doubt(spec, l)) {
+        sliced = sliced_rows(std::move(*rows));
+        view.in_doubt = true;
+      }
+    }
+    if (!sliced) continue;
     view.slices = sliced->slices;
     view.output_tiles = (layer.n_out + kSliceOutputs - 1) / kSliceOutputs;
     view.input_tiles = (layer.n_in + kSliceInputs - 1) / kSliceInputs;
@@ -271,7 +280,7 @@ void Plan::build_slices(const NetworkSpec& spec, const PlanOptions& options) {
 // The second layer's weights for prefix sums, if its inputs are plain neurons under a constant current: others need not
 // fire in runs. Where sums would not be exact but have to be, the layer has to consist of neurons whose spikes can be
 // made certain (certain_spikes.h), in the one tile of steps that there is.
-void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options, int64_t tile) {
+void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options) {
   constexpr int64_t kFewest = 64, kMost = 32768;  // inputs; fewer have no runs to speak of
   const NeuronSpec& neuron = spec.neuron;
   const bool plain = neuron.alpha == 0.0f && neuron.beta == 1.0f && !neuron.reset_to_zero;
@@ -279,12 +288,10 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options, int64
   if (view_.counted && spec.layers.size() == 2) return;
   const LayerSpec& layer = spec.layers[1];
   if (layer.n_in > kMost || (layer.n_in < kFewest && options.method != Method::prefix_sums)) return;
-  constexpr int64_t kMostSum = INT32_MAX;  // sums may wrap, but the whole one must fit
   LayerView& view = layers_[1];
   std::optional<std::vector<IntegerRow>> integers = integer_rows(layer, options.exact, kMostSum);
-  const bool in_doubt = !integers && options.exact && view.fires && !neuron.delayed && spec.timesteps <= tile &&
-                        stays_in_range(layer, neuron, spec.timesteps);
-  if (in_doubt) integers = integer_rows(layer, false, kMostSum);
+  const bool in_doubt = !integers && options.exact;
+  if (in_doubt) integers = rows_in_doubt(spec, 1);
   if (!integers) return;
   Floats rows = floats(layer.n_in * view.padded), scale = floats(view.padded);
   auto* const to = reinterpret_cast<int32_t*>(rows.get());
@@ -298,21 +305,29 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options, int64
       }
     }
   }
-  sums_ = {to, scale.get(), nullptr, nullptr, nullptr};
-  if (in_doubt) bound_sums(layer, *integers);
+  sums_ = {to, scale.get(), in_doubt};
   for (Floats* f : {&rows, &scale}) storage_.push_back(std::move(*f));
   view.sums = &sums_;
 }
 
-// How far sums of a layer's weights may be from those of its integers: see certain_spikes.h.
-void Plan::bound_sums(const LayerSpec& layer, const std::vector<IntegerRow>& integers) {
-  const int64_t padded = layers_[1].padded, n = layer.n_in;
+// A layer's weights as integers if, with them, its spikes can be made certain (certain_spikes.h): it consists of plain
+// neurons, in the one tile of steps that there is. Notes how large the weights are, and keeps them by output.
+std::optional<std::vector<IntegerRow>> Plan::rows_in_doubt(const NetworkSpec& spec, size_t l) {
+  const LayerSpec& layer = spec.layers[l];
+  const NeuronSpec& neuron = spec.neuron;
+  LayerView& view = layers_[l];
+  const bool plain = neuron.alpha == 0.0f && neuron.beta == 1.0f && !neuron.reset_to_zero && !neuron.delayed;
+  if (!plain || !view.fires || layer.n_in > kMostInputsInDoubt || spec.timesteps > view_.tile) return std::nullopt;
+  if (!stays_in_range(layer, neuron, spec.timesteps)) return std::nullopt;
+  std::optional<std::vector<IntegerRow>> integers = integer_rows(layer, false, kMostSum);
+  if (!integers || view.usual) return integers;
+  const int64_t padded = round_up(layer.n_out, kSliceOutputs), n = layer.n_in;
   const int64_t largest = std::max<int64_t>(1, n / 16);  // about half of as many as spike
   Floats usual = floats(padded), excess = floats(padded), weights = floats(layer.n_out * n);
   std::copy(layer.weights.begin(), layer.weights.end(), weights.get());
   std::vector<float> sizes(static_cast<size_t>(n));
   for (int64_t j = 0; j < layer.n_out; ++j) {
-    const IntegerRow& row = integers[static_cast<size_t>(j)];
+    const IntegerRow& row = (*integers)[static_cast<size_t>(j)];
     const double unit = std::ldexp(1.0, row.exponent);
     bool rounded = false;
     for (int64_t k = 0; k < n; ++k) {
@@ -328,10 +343,11 @@ void Plan::bound_sums(const LayerSpec& layer, const std::vector<IntegerRow>& int
     usual.get()[j] = *last;
     excess.get()[j] = static_cast<float>(more);
   }
-  sums_.usual = usual.get();
-  sums_.excess = excess.get();
-  sums_.weights = weights.get();
+  view.usual = usual.get();
+  view.excess = excess.get();
+  view.by_output = weights.get();
   for (Floats* f : {&usual, &excess, &weights}) storage_.push_back(std::move(*f));
+  return integers;
 }
 
 Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& options) : kernels_(kernels) {
@@ -370,6 +386,7 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
                      spec.neuron.beta == 1.0f && has_trains(spec.neuron.threshold, initial_, spec.timesteps);
   if (method == Method::tables) without_trains_ = kTrainTableSamples * kTrainSteps;
 #endif
+  view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileSpikes / widest), kMostSteps});
   if (coded) {
     require(method == Method::automatic, "a network with a code has one method only");
     build_code(spec);
@@ -377,20 +394,22 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
     require(kernels.slices,
             std::string("method 'slices' is there for amx and, for comparison, baseline; not for ") + kernels.isa);
     build_slices(spec, options);
-    require(method != Method::slices || slices_.size() == last,
+    size_t served = 0;  // potentials of a last layer are never certain: off a grid it adds rows
+    for (size_t l = 1; l <= last; ++l) served += layers_[l].slices || (options.exact && !layers_[l].fires);
+    require(method != Method::slices || last == 0 || (served == last && !slices_.empty()),
             options.exact ? "method 'slices' needs weights that lie on a grid where the result must be exact"
                           : "method 'slices' needs finite sums of weights and at most 32768 inputs per layer");
   }
   // A last layer that step_lanes.h can serve.
-  constexpr int64_t kByOutput = 16;
+  constexpr int64_t kByOutput = 16, kMostIds = 1 << 16;
   const bool accumulates = !spec.last_layer_fires() && !neuron.delayed && neuron.alpha == 0.0f && neuron.beta == 1.0f;
-  if (last > 0 && accumulates && !small && !coded && method == Method::automatic && layers_[last].n_out <= kByOutput) {
+  if (last > 0 && accumulates && !small && !coded && method == Method::automatic && layers_[last].n_out <= kByOutput &&
+      layers_[last].n_in <= kMostIds) {
     const std::vector<float>& weights = spec.layers[last].weights;
     layers_[last].by_output = rows(weights, static_cast<int64_t>(weights.size()), static_cast<int64_t>(weights.size()));
   }
-  view_.tile = std::min({spec.timesteps, std::max<int64_t>(16, kTileSpikes / widest), kMostSteps});
   if (method == Method::prefix_sums || (method == Method::automatic && !small && !coded)) {
-    build_sums(spec, options, view_.tile);
+    build_sums(spec, options);
   }
   require(
       method != Method::prefix_sums || sums_.rows,
@@ -529,12 +548,13 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
     if (layers_[l].sums) {
       why_ += "differences of prefix sums over inputs sorted by their currents";
       if (!made_to_order) why_ += " where their spikes form few runs";
-      if (layers_[l].sums->weights) why_ += ", canonical sums where a neuron comes too near its threshold";
+      if (layers_[l].sums->in_doubt) why_ += ", canonical sums where a neuron comes too near its threshold";
       why_ += made_to_order ? ", asked for" : ", else ";
       if (made_to_order) continue;
     }
     if (const SliceView* slices = layers_[l].slices) {
       why_ += "matrix products in " + std::to_string(slices->slices) + " slices of 8 bits" +
+              (slices->in_doubt ? ", canonical sums where a neuron comes too near its threshold" : "") +
               (made_to_order ? ", asked for" : " where enough inputs spike, else " + add);
     } else {
       why_ += add;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -72,8 +73,8 @@ class Plan {
   void build_code(const NetworkSpec& spec);
   const float* rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent = 0.0f);
   void build_slices(const NetworkSpec& spec, const PlanOptions& options);
-  void build_sums(const NetworkSpec& spec, const PlanOptions& options, int64_t tile);
-  void bound_sums(const LayerSpec& layer, const std::vector<IntegerRow>& integers);
+  void build_sums(const NetworkSpec& spec, const PlanOptions& options);
+  std::optional<std::vector<IntegerRow>> rows_in_doubt(const NetworkSpec& spec, size_t l);
   void explain(const NetworkSpec& spec, const PlanOptions& options);
   const TrainsView* look_for_trains(int64_t batch) const;
 

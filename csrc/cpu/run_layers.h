@@ -58,7 +58,7 @@ inline bool takes_runs(const SampleState& s, int64_t l) { return l == 1 && s.sor
 
 // Prefix sums of the second layer, or null; whether its spikes then have to be made certain.
 inline const SumsView* sums_of(const NetworkView& net) { return net.n_layers > 1 ? net.layers[1].sums : nullptr; }
-inline bool in_doubt(const NetworkView& net) { return sums_of(net) && sums_of(net)->weights; }
+inline bool in_doubt(const NetworkView& net) { return sums_of(net) && sums_of(net)->in_doubt; }
 
 struct Sizes {
   int64_t features, padded_sum = 0, widest = 0, most_panels = 0, last_padded;
@@ -104,17 +104,29 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
 struct BlockSlices {
   uint8_t* bytes;  // the spikes of a block
   SliceScratch scratch;
+  Certainty of_steps;  // of one sample
+  BlockCertainty certainty;
 };
 
 BlockSlices take_block_slices(Arena& arena, const NetworkView& net) {
-  int64_t most = 0;
+  int64_t most = 0, most_inputs = 0, most_outputs = 0;
   for (int64_t l = 0; l < net.n_layers; ++l) {
     const SliceView* slices = net.layers[l].slices;
     if (slices && slices->input_tiles > most) most = slices->input_tiles;
+    if (slices && slices->in_doubt) {
+      most_inputs = net.layers[l].n_in > most_inputs ? net.layers[l].n_in : most_inputs;
+      most_outputs = net.layers[l].n_out > most_outputs ? net.layers[l].n_out : most_outputs;
+    }
   }
   if (most == 0) return {};
-  uint8_t* const bytes = arena.take<uint8_t>(net.tile * most * kSliceBytes);
-  return {bytes, take_slices(arena, net.tile)};
+  BlockSlices s{};
+  s.bytes = arena.take<uint8_t>(net.tile * most * kSliceBytes);
+  s.scratch = take_slices(arena, net.tile);
+  if (most_inputs > 0) {
+    s.of_steps = take_certainty(arena, net.layers[1], net.tile);
+    s.certainty = take_block_certainty(arena, most_inputs, most_outputs, net.tile);
+  }
+  return s;
 }
 
 // Weights that do not stay in a core's own cache are fetched ahead; the block's other samples then find them there.
@@ -145,9 +157,9 @@ DoubtScratch take_doubt(Arena& arena, const NetworkView& net) {
   return take_doubt(arena, net.layers[0], net.tile);
 }
 
-uint64_t* take_turned(Arena& arena, const NetworkView& net) {
+TurnedSpikes take_turned(Arena& arena, const NetworkView& net) {
   const LayerView& last = net.layers[net.n_layers - 1];
-  return last.by_output ? take_turned(arena, last.n_in, net.tile) : nullptr;
+  return !last.fires && last.by_output ? take_turned(arena, last.n_in, net.tile) : TurnedSpikes{};
 }
 
 int64_t layers_scratch_bytes(const NetworkView& net) {
@@ -308,18 +320,21 @@ bool spikes_reach(const NetworkView& net, int64_t l, const SampleState* samples,
 }
 
 // Whether layer l is cheaper by slices.
-bool slices_pay(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps) {
+bool slices_pay(const NetworkView& net, const Request& request, int64_t l, const SampleState* samples, int64_t count,
+                int64_t steps) {
   const SliceView* slices = net.layers[l].slices;
-  if (!kHasTiles || !slices) return false;
+  if (!kHasTiles || !slices || (slices->in_doubt && request.potentials)) return false;
   if (!kHasMatrixUnit || net.always_slices) return net.always_slices;
   const int64_t vectors = net.layers[l].padded / Vec::lanes;
-  return spikes_reach(net, l, samples, count, steps, slices_clocks(*slices, steps) / (kClocksPerRow * vectors));
+  int64_t clocks = slices_clocks(*slices, steps);
+  if (slices->in_doubt) clocks += clocks / 2;  // to make spikes certain, neurons that run again included
+  return spikes_reach(net, l, samples, count, steps, clocks / (kClocksPerRow * vectors));
 }
 
 // Whether it, which only accumulates, is cheaper with a step in every lane.
 bool step_lanes_pay(const NetworkView& net, int64_t l, const SampleState* samples, int64_t count, int64_t steps) {
   const LayerView& layer = net.layers[l];
-  if (!kHasStepLanes || !layer.by_output) return false;
+  if (!kHasStepLanes || layer.fires || !layer.by_output) return false;
   for (int64_t i = 0; i < count; ++i) {
     if (takes_runs(samples[i], l)) return false;
   }
@@ -365,13 +380,14 @@ bool run_layer_by_slices(const NetworkView& net, const Request& request, int64_t
     scan.potentials[i] =
         request.potentials ? request.potentials[l] + (t0 * request.batch + first + i) * layer.n_out : nullptr;
   }
+  scan.certainty = layer.slices->in_doubt ? &slices.certainty : nullptr;
   bool go_on = true;
   with_rule(net, layer.fires, [&](auto rule) {
     using Rule = decltype(rule);
     // No tiles are in use while we poll: a signal handler may want them as well.
     for (int64_t j = 0; j < layer.slices->output_tiles && go_on;) {
-      j += layer.slices->slices == 2 ? scan_slices<Rule, 2>(scan, slices.scratch, net, j)
-                                     : scan_slices<Rule, 3>(scan, slices.scratch, net, j);
+      j += layer.slices->slices == 2 ? scan_slices<Rule, 2>(scan, slices.scratch, net, layer, j)
+                                     : scan_slices<Rule, 3>(scan, slices.scratch, net, layer, j);
       go_on = !interrupt.poll(interrupt.context);
     }
   });
@@ -487,7 +503,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
   const Currents currents = take_currents(arena, net);
   const SumsScratch sums = take_sums(arena, net);
   const DoubtScratch doubt = take_doubt(arena, net);
-  uint64_t* const turned = take_turned(arena, net);
+  TurnedSpikes turned = take_turned(arena, net);
   if (net.encoding == static_cast<int>(Encoding::constant)) {
     const float* inputs[kMaxBlock];
     float* constants[kMaxBlock];
@@ -513,7 +529,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       }
     }
     int64_t offset = 0;
-    bool sliced = false;
+    bool sliced = false, doubtful = false;
     for (int64_t l = 0; l < layers; ++l) {
       const bool finished =
           kHasTiles && sliced
@@ -522,6 +538,11 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       if (!finished) return false;
       offset += net.layers[l].padded;
       if (!net.layers[l].fires) continue;
+      const bool was_sliced = sliced;
+      for (int64_t i = 0; i < count && was_sliced && doubtful; ++i) {  // before anything reads these spikes
+        const int64_t settled = settle_certainty(net, net.layers[l], slices.certainty, i, steps, samples[i].spike_bits);
+        if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
+      }
       for (int64_t i = 0; i < count && l == 1 && in_doubt(net); ++i) {  // before anything reads these spikes
         const SampleState& s = samples[i];
         if (!s.sorted) continue;
@@ -532,8 +553,16 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       const bool in_lanes =
           !counted && !request.potentials && l + 2 == net.n_layers && step_lanes_pay(net, l + 1, samples, count, steps);
       sliced = l + 1 < layers && !in_lanes && !takes_runs(samples[0], l + 1) &&
-               slices_pay(net, l + 1, samples, count, steps);
-      if (kHasTiles && sliced) write_bytes(net, l + 1, samples, count, steps, slices.bytes);
+               slices_pay(net, request, l + 1, samples, count, steps);
+      if (kHasTiles && sliced) {
+        write_bytes(net, l + 1, samples, count, steps, slices.bytes);
+        doubtful = net.layers[l + 1].slices->in_doubt;
+        for (int64_t i = 0; i < count && doubtful; ++i) {
+          const int64_t stride = bits_stride(net.layers[l].panels);
+          start_certainty(slices.certainty, i, samples[i].spike_bits, stride, net.layers[l].n_out, steps,
+                          slices.of_steps);
+        }
+      }
       for (int64_t i = 0; i < count; ++i) {
         SampleState& s = samples[i];
         collect_spikes(net, request, l, first + i, t0, steps, s);

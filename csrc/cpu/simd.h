@@ -60,6 +60,9 @@ SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm512_maskz_min_ps(0xFFFF, a
 SNNFAST_INLINE Vec magnitude(Vec a) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7FFFFFFF)))};
 }
+// The one of the larger, or smaller, magnitude, without its sign.
+SNNFAST_INLINE Vec larger_magnitude(Vec a, Vec b) { return {_mm512_maskz_range_ps(0xFFFF, a.v, b.v, 0b1011)}; }
+SNNFAST_INLINE Vec smaller_magnitude(Vec a, Vec b) { return {_mm512_maskz_range_ps(0xFFFF, a.v, b.v, 0b1010)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvttps_epi32(0xFFFF, a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return m.m; }
 // The bits of vector v of a row.
@@ -80,6 +83,7 @@ SNNFAST_INLINE Integers add_where(Mask m, Integers a, Integers b) {
 SNNFAST_INLINE Integers whole_number(int32_t n) { return {_mm512_set1_epi32(n)}; }
 SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {_mm512_add_epi32(a.n, b.n)}; }
 SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {_mm512_sub_epi32(a.n, b.n)}; }
+SNNFAST_INLINE Integers shift_byte(Integers a) { return {_mm512_maskz_slli_epi32(0xFFFF, a.n, 8)}; }
 // Integers, as floats. Zeroing forms with nothing to zero: of the plain ones gcc says that they read what is not there.
 SNNFAST_INLINE Vec to_float(__m512i integers) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, integers)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(_mm512_loadu_si512(p)); }
@@ -139,6 +143,7 @@ SNNFAST_INLINE Integers add_where(Mask m, Integers a, Integers b) {
 SNNFAST_INLINE Integers whole_number(int32_t n) { return {_mm256_set1_epi32(n)}; }
 SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {_mm256_add_epi32(a.n, b.n)}; }
 SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {_mm256_sub_epi32(a.n, b.n)}; }
+SNNFAST_INLINE Integers shift_byte(Integers a) { return {_mm256_slli_epi32(a.n, 8)}; }
 SNNFAST_INLINE Vec to_float(Integers c) { return {_mm256_cvtepi32_ps(c.n)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(load(p)); }
 SNNFAST_INLINE Vec bytes_to_float(const uint8_t* p) {
@@ -212,6 +217,7 @@ SNNFAST_INLINE Integers whole_number(int32_t n) { return {Int4{n, n, n, n}}; }
 // By way of numbers without sign: those wrap.
 SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {(Int4)((Word4)a.n + (Word4)b.n)}; }
 SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {(Int4)((Word4)a.n - (Word4)b.n)}; }
+SNNFAST_INLINE Integers shift_byte(Integers a) { return {(Int4)((Word4)a.n << 8)}; }
 SNNFAST_INLINE Vec to_float(Integers c) { return {__builtin_convertvector(c.n, Float4)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) {
   return {
@@ -257,6 +263,11 @@ SNNFAST_INLINE EagerVec subtract_reached(Mask, EagerVec a, EagerVec b) {
 #else
 using FusedVec = Vec;
 using EagerVec = Vec;  // nearly as quick by itself
+#endif
+
+#if !(defined(__AVX512F__) && defined(__AVX512DQ__))
+SNNFAST_INLINE Vec larger_magnitude(Vec a, Vec b) { return larger(magnitude(a), magnitude(b)); }
+SNNFAST_INLINE Vec smaller_magnitude(Vec a, Vec b) { return smaller(magnitude(a), magnitude(b)); }
 #endif
 
 // a b + c for a product that is exact: rounded once either way.

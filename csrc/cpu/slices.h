@@ -21,6 +21,7 @@ struct SliceView {
   const float* bias;
   int64_t output_tiles, input_tiles;
   int slices;
+  bool in_doubt;  // spikes have to be those of the canonical sums, and these are not: certain_slices.h
 };
 
 }  // namespace snnfast

@@ -22,10 +22,19 @@ constexpr bool kHasStepLanes = Vec::lanes == 16;
 inline int64_t step_words(int64_t steps) { return (steps + kWordSteps - 1) / kWordSteps; }
 inline int64_t whole_words(int64_t n) { return (n + 63) / 64 * 64; }
 
-// Spikes turned around: of input k in steps 64 i .. 64 i + 63 at [i * whole_words(inputs) + k].
+// Spikes turned around.
+struct TurnedSpikes {
+  uint64_t* words;   // of input k in steps 64 i .. 64 i + 63 at [i * whole_words(inputs) + k]
+  uint16_t* firing;  // inputs that spike at all, ascending
+  int64_t count;     // of those
+};
+
 template <class Arena>
-uint64_t* take_turned(Arena& arena, int64_t inputs, int64_t steps) {
-  return arena.template take<uint64_t>(step_words(steps) * whole_words(inputs));
+TurnedSpikes take_turned(Arena& arena, int64_t inputs, int64_t steps) {
+  TurnedSpikes turned{};
+  turned.words = arena.template take<uint64_t>(step_words(steps) * whole_words(inputs));
+  turned.firing = arena.template take<uint16_t>(inputs + 1);
+  return turned;
 }
 
 #if defined(__AVX512BW__)
@@ -102,31 +111,41 @@ SNNFAST_INLINE Vec add_in_steps(Vec sum, const uint64_t* steps, int place, Vec w
 #endif
 
 // From rows of spike bits, one per step.
-inline void turn_spikes(const PanelBits* bits, int64_t stride, int64_t inputs, int64_t steps, uint64_t* turned) {
+inline void turn_spikes(const PanelBits* bits, int64_t stride, int64_t inputs, int64_t steps, TurnedSpikes& turned) {
   const int64_t apart = stride * kPanelBytes, words = whole_words(inputs) / 64;
   for (int64_t first = 0; first < steps; first += kWordSteps) {
     const char* const rows = reinterpret_cast<const char*>(bits) + first * apart;
     const int64_t left = steps - first < kWordSteps ? steps - first : kWordSteps;
-    for (int64_t w = 0; w < words; ++w) turn_words(rows + 8 * w, apart, left, turned + w * 64);
-    turned += words * 64;
+    uint64_t* const to = turned.words + first * words;
+    for (int64_t w = 0; w < words; ++w) turn_words(rows + 8 * w, apart, left, to + w * 64);
+  }
+  turned.count = 0;
+  for (int64_t k = 0; k < inputs; ++k) {
+    uint64_t any = 0;
+    for (int64_t first = 0; first < steps; first += kWordSteps) any |= turned.words[first * words + k];
+    turned.firing[turned.count] = static_cast<uint16_t>(k);
+    turned.count += any != 0;
   }
 }
 
 // Sums for N neurons in up to V vectors of steps of one word: neuron i's at sums + i * apart.
 template <int N, int V>
-void sum_in_steps(const float* const* weights, const uint64_t* turned, int64_t inputs, float* sums, int64_t apart) {
+void sum_in_steps(const float* const* weights, const uint64_t* words, const TurnedSpikes& turned, float* sums,
+                  int64_t apart) {
   Vec h[N][V];
 #pragma GCC unroll 4
   for (int i = 0; i < N; ++i) {
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) h[i][v] = broadcast(0.0f);
   }
-  for (int64_t k = 0; k < inputs; ++k) {
+  const uint16_t *const firing = turned.firing, *const end = firing + turned.count;
+  for (const uint16_t* f = firing; f < end; ++f) {
+    const int64_t k = *f;
 #pragma GCC unroll 4
     for (int i = 0; i < N; ++i) {
       const Vec weight = broadcast(weights[i][k]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) h[i][v] = add_in_steps(h[i][v], turned + k, v, weight);
+      for (int v = 0; v < V; ++v) h[i][v] = add_in_steps(h[i][v], words + k, v, weight);
     }
   }
 #pragma GCC unroll 4
@@ -138,28 +157,30 @@ void sum_in_steps(const float* const* weights, const uint64_t* turned, int64_t i
 
 // Up to kLaneNeurons neurons whose weights (inputs) these are: their sums without the bias, neuron i's of step t at
 // sums[i * apart + t]. Steps are rounded up to whole words.
-__attribute__((noinline)) void sums_in_steps(const float* const* weights, int64_t neurons, const uint64_t* turned,
+__attribute__((noinline)) void sums_in_steps(const float* const* weights, int64_t neurons, const TurnedSpikes& turned,
                                              int64_t inputs, int64_t steps, float* sums, int64_t apart) {
   constexpr int kVectors = static_cast<int>(kWordSteps) / Vec::lanes;
   const float* of[kLaneNeurons];
   for (int64_t i = 0; i < kLaneNeurons; ++i) of[i] = weights[i < neurons ? i : 0];
-  for (int64_t first = 0; first < steps; first += kWordSteps, turned += whole_words(inputs)) {
+  const uint64_t* words = turned.words;
+  for (int64_t first = 0; first < steps; first += kWordSteps, words += whole_words(inputs)) {
     if constexpr (kVectors == 4) {
       with_vectors((steps - first + Vec::lanes - 1) / Vec::lanes, [&](auto vectors) {
         constexpr int V = decltype(vectors)::value;
-        if (neurons == 1) return sum_in_steps<1, V>(of, turned, inputs, sums + first, apart);
-        sum_in_steps<kLaneNeurons, V>(of, turned, inputs, sums + first, apart);
+        if (neurons == 1) return sum_in_steps<1, V>(of, words, turned, sums + first, apart);
+        if (neurons == 2) return sum_in_steps<2, V>(of, words, turned, sums + first, apart);
+        sum_in_steps<kLaneNeurons, V>(of, words, turned, sums + first, apart);
       });
     } else {
       for (int64_t i = 0; i < neurons; ++i) {
-        sum_in_steps<1, kVectors>(of + i, turned, inputs, sums + i * apart + first, apart);
+        sum_in_steps<1, kVectors>(of + i, words, turned, sums + i * apart + first, apart);
       }
     }
   }
 }
 
-// Clock cycles of a sample: a bit takes a load and a mask, which some neurons share; to turn 64 inputs in 64 steps took
-// 200. To list a spike and add its row of one vector took two.
+// Clock cycles of a sample, at most: a bit takes a load and a mask, which some neurons share; to turn 64 inputs in 64
+// steps took 200. To list a spike and add its row of one vector took two.
 constexpr int64_t kClocksPerListedSpike = 2;
 inline int64_t step_lanes_clocks(int64_t inputs, int64_t neurons, int64_t steps) {
   const int64_t vectors = (steps + Vec::lanes - 1) / Vec::lanes, groups = (neurons + kLaneNeurons - 1) / kLaneNeurons;
@@ -168,7 +189,7 @@ inline int64_t step_lanes_clocks(int64_t inputs, int64_t neurons, int64_t steps)
 
 // A last layer that only accumulates, whose weights are there by output, over a tile of steps; adds its potentials to
 // `total`, if that is not null.
-inline void accumulate_in_steps(const LayerView& layer, const uint64_t* turned, int64_t steps, float* mem,
+inline void accumulate_in_steps(const LayerView& layer, const TurnedSpikes& turned, int64_t steps, float* mem,
                                 float* total) {
   using Rule = NeuronRule<false, Reset::none, false, false>;
   constexpr NeuronConstants<float> kUnused{0.0f, 1.0f, 0.0f};  // it has no factors, and never fires

@@ -36,11 +36,12 @@ void SCAN(const SliceCase& c) {
   char* const memory = static_cast<char*>(std::aligned_alloc(64, static_cast<size_t>(sizes.used)));
   Arena arena{memory};
   const SliceScratch scratch = take_slices(arena, c.steps);
+  const LayerView layer{};  // of layers in doubt only
   with_rule(net, c.fires, [&](auto rule) {
     using Rule = decltype(rule);
     for (int64_t j = 0; j < c.slices->output_tiles;) {
-      j += c.slices->slices == 2 ? scan_slices<Rule, 2>(scan, scratch, net, j)
-                                 : scan_slices<Rule, 3>(scan, scratch, net, j);
+      j += c.slices->slices == 2 ? scan_slices<Rule, 2>(scan, scratch, net, layer, j)
+                                 : scan_slices<Rule, 3>(scan, scratch, net, layer, j);
     }
   });
   std::free(memory);
