@@ -59,6 +59,9 @@ SNNFAST_INLINE Vec join_slices(const int32_t* sums, Vec scale, Vec bias) {
   return multiply_add(h, scale, bias);
 }
 
+// scan_sample of some rule.
+using ScanSample = void (*)(const NetworkView&, const Scan&, int64_t vectors);
+
 // O output tiles from `first` on, P steps at once.
 template <int S, int O, int P>
 class SliceScanner {
@@ -88,7 +91,7 @@ class SliceScanner {
     const NeuronConstants<Vec> neuron = constants;
     const int64_t stride = a_.bits_stride, bits_at = begin_ / 8, steps = a_.steps;
     Tiles tiles;
-    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_ALWAYS {
+    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_BESIDE {
       char* const row = a_.spike_bits[i] + t * stride + bits_at;
       step<Rule, 0>(fixed, neuron, sums + i * kSliceOutputs, mem_[i], syn_[i], row, stride, steps - t);
     });
@@ -114,7 +117,7 @@ class SliceScanner {
     Reached reached;
     for (int v = 0; v < V; ++v) reached.current[v] = broadcast(0.0f);
     Tiles tiles;
-    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_ALWAYS {
+    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_BESIDE {
       char* const row = a_.spike_bits[i] + t * stride + bits_at;
       certain_step<0>(fixed, neuron, sums + i * kSliceOutputs, i, row, stride, steps - t, reached);
       if (t + P >= steps || (t + P) / kSegmentSteps > t / kSegmentSteps) {
@@ -130,14 +133,13 @@ class SliceScanner {
     const int64_t steps = a_.steps;
     const Fixed fixed = this->fixed();
     Tiles tiles;
-    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_ALWAYS {
+    products_.run(tiles, first_, a_.count, [&](const int32_t* sums, int64_t t, int64_t i) SNNFAST_BESIDE {
       join<0>(fixed, sums + i * kSliceOutputs, currents + (i * (steps + 2) + t) * kOutputs);
     });
   }
 
-  // The neurons under these currents. `scan_some`: scan_some(scan, vectors) runs some of a sample's.
-  template <class F>
-  void scan_currents(const F& scan_some) const {
+  // The neurons under these currents.
+  void scan_currents(const NetworkView& net, ScanSample scan_sample) const {
     constexpr int kVectors = L == 16 ? O : kOfTile;  // that fit a panel
     for (int64_t i = 0; i < a_.count; ++i) {
       for (int64_t at = 0; at < width_; at += kVectors * L) {
@@ -154,7 +156,7 @@ class SliceScanner {
         scan.potentials = a_.potentials[i] ? a_.potentials[i] + from : nullptr;
         scan.potentials_stride = a_.potentials_stride;
         scan.steps = a_.steps;
-        scan_some(scan, (width_ - at < kVectors * L ? width_ - at : kVectors * L) / L);
+        scan_sample(net, scan, (width_ - at < kVectors * L ? width_ - at : kVectors * L) / L);
       }
     }
   }
@@ -277,29 +279,45 @@ class SliceScanner {
   SliceProducts<S, O, P> products_;
 };
 
-// Some output tiles of a layer, from `first` on; returns how many.
-template <class Rule, int S>
-int64_t scan_slices(const SliceScan& scan, const SliceScratch& scratch, const NetworkView& net, const LayerView& layer,
-                    int64_t first) {
+// Calls `run` with a scanner of some output tiles of a layer, from `first` on; returns how many.
+template <int S, class F>
+SNNFAST_INLINE int64_t with_scanner(const SliceScan& scan, const SliceScratch& scratch, int64_t first, const F& run) {
   constexpr int kTogether = kSumTiles / S;
-  // Of a layer, all samples are recorded or none. What few networks have is worth less code.
-  constexpr bool kPlain = Rule::fires && !Rule::has_factors, kCertain = IsSame<Rule, CertainRule>::value;
-  const auto run = [&](auto scanner) {
-    if constexpr (kCertain) {
-      if (scan.certainty) return scanner.run_certain(net, layer);
-    }
-    if constexpr (kPlain) {
-      if (!scan.total[0] && !scan.potentials[0]) return scanner.template run<Rule>(vector_constants(net));
-    }
-    scanner.make_currents();
-    scanner.scan_currents([&](const Scan& some, int64_t vectors) { scan_sample<Rule>(net, some, vectors); });
-  };
   if (scan.slices->input_tiles <= kFewInputTiles && scan.slices->output_tiles - first >= kTogether) {
     run(SliceScanner<S, kTogether, 1>(scan, scratch, first));
     return kTogether;
   }
   run(SliceScanner<S, 1, kTogether>(scan, scratch, first));
   return 1;
+}
+
+// Such tiles, whatever the rule and the records.
+template <int S>
+__attribute__((noinline)) int64_t scan_slices_by_currents(const SliceScan& scan, const SliceScratch& scratch,
+                                                          const NetworkView& net, int64_t first,
+                                                          ScanSample scan_sample) {
+  return with_scanner<S>(scan, scratch, first, [&](auto scanner) {
+    scanner.make_currents();
+    scanner.scan_currents(net, scan_sample);
+  });
+}
+
+// Such tiles, the quickest way. What few networks have is worth less code.
+template <class Rule, int S>
+int64_t scan_slices(const SliceScan& scan, const SliceScratch& scratch, const NetworkView& net, const LayerView& layer,
+                    int64_t first) {
+  if constexpr (IsSame<Rule, CertainRule>::value) {
+    if (scan.certainty) {
+      return with_scanner<S>(scan, scratch, first, [&](auto scanner) { scanner.run_certain(net, layer); });
+    }
+  }
+  if constexpr (kStepsBeside && Rule::fires && !Rule::has_factors) {
+    if (!scan.total[0] && !scan.potentials[0]) {  // of a layer, all samples are recorded or none
+      return with_scanner<S>(scan, scratch, first,
+                             [&](auto scanner) { scanner.template run<Rule>(vector_constants(net)); });
+    }
+  }
+  return scan_slices_by_currents<S>(scan, scratch, net, first, scan_sample<Rule>);
 }
 
 // 64 bits become 64 bytes of 0 or 1.

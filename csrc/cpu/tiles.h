@@ -14,6 +14,7 @@ namespace {
 #if defined(SNNFAST_AMX)
 
 constexpr bool kHasMatrixUnit = true, kHasTiles = true;
+#define SNNFAST_BESIDE SNNFAST_ALWAYS  // of lambdas that run beside products
 
 // The tiles of this thread, configured as long as this object lives: other libraries configure them otherwise. Written
 // as assembler because the compilers' intrinsics do not say which memory they read.
@@ -57,6 +58,7 @@ class Tiles {
 #else
 
 constexpr bool kHasMatrixUnit = false;
+#define SNNFAST_BESIDE __attribute__((noinline))  // one copy for all its callers, as below
 #if defined(SNNFAST_NO_TILES)
 constexpr bool kHasTiles = false;
 #else
@@ -99,6 +101,14 @@ class Tiles {
   alignas(64) int32_t tiles_[8][kSliceBytes / 4] = {};
 };
 
+#endif
+
+// Whether neurons of every plain rule take their steps beside the products. Without a matrix unit nothing is gained, so
+// only a test does that.
+#if defined(SNNFAST_STEPS_BESIDE)
+constexpr bool kStepsBeside = true;
+#else
+constexpr bool kStepsBeside = kHasMatrixUnit;
 #endif
 
 }  // namespace

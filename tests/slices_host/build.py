@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds a program that runs layers by slices with the vectors of every instruction set, on plain tiles. Processors
-with AMX alone have the kernels that do so with AVX-512's vectors; this tests them elsewhere."""
+with AMX alone have the kernels that do so with AVX-512's vectors; this tests them elsewhere. There neurons take their
+steps beside the products, which the baseline leaves for later."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from cuda_host.build import COMMON, EXACT, compiler, run_all
 HERE = Path(__file__).resolve().parent
 FLAGS = {
     "baseline": [],
-    "avx2": ["-mavx2", "-mbmi", "-mpopcnt"],
-    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mbmi", "-mpopcnt"],
+    "avx2": ["-mavx2", "-mbmi", "-mpopcnt", "-DSNNFAST_STEPS_BESIDE"],
+    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mbmi", "-mpopcnt", "-DSNNFAST_STEPS_BESIDE"],
 }
 
 
