@@ -96,6 +96,24 @@ def test_a_layer_that_does_more_than_accumulate_is_not_counted(options: dict[str
     assert not CpuExecutable(spec, exact=False).plan.counts_last
 
 
+@pytest.mark.parametrize("decoding", ["potential", "mean_potential"])
+def test_weights_whose_products_with_counts_could_overflow_are_not_counted(decoding: str) -> None:
+    spec = accumulating(2, (1, 40, 3), decoding, timesteps=8, split_inputs=False, bias_input=False)
+    weights = np.zeros((3, 40), dtype=np.float32)
+    weights[0, :3] = [2.000002e38, -2.000002e38, 0.3]
+    weights[1, :3] = [1.2e37, -1.2e37, 0.3]
+    spec = dataclasses.replace(
+        spec,
+        weights=(np.ones((40, 1), dtype=np.float32), weights),
+        biases=(None, None),
+        neuron=dataclasses.replace(spec.neuron, threshold=1.0, initial_potential=0.0),
+    )
+    for isa in ISAS:
+        fast = CpuExecutable(spec, isa, exact=False)
+        assert not fast.plan.counts_last
+        assert_same_bits(fast.run(torch.ones(2, 1), 0), CpuExecutable(spec, isa).run(torch.ones(2, 1), 0), isa)
+
+
 def test_the_exact_contract_and_methods_by_name_do_not_count() -> None:
     spec = accumulating(2, (3, 70, 70, 6), "potential")
     assert "layer 3: from how often each input spiked" in CpuExecutable(spec, exact=False).method()["why"]

@@ -113,8 +113,8 @@ bool poll_job(void* context) {
   return job.stop.load(std::memory_order_relaxed);
 }
 
-// Whether no membrane can come near the largest float: beyond it the canonical one would stay infinite, while another,
-// a rounding smaller, comes back.
+// Whether no membrane can come near the largest float in so many steps, each with every input: beyond it the canonical
+// one would stay infinite, while another, a rounding smaller, comes back.
 bool stays_in_range(const LayerSpec& layer, const NeuronSpec& neuron, int64_t steps) {
   for (int64_t j = 0; j < layer.n_out; ++j) {
     double most = neuron.threshold;
@@ -375,7 +375,8 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   const NeuronSpec& neuron = spec.neuron;
   view_.counted = method == Method::automatic && !options.exact && last > 0 && !spec.last_layer_fires() && !coded &&
                   !small && !neuron.delayed && neuron.alpha == 0.0f && neuron.beta == 1.0f &&
-                  !integer_rows(spec.layers[last], true);
+                  !integer_rows(spec.layers[last], true) &&
+                  stays_in_range(spec.layers[last], neuron, spec.timesteps * (spec.timesteps + 1) / 2);
   require(method != Method::tables || small,
           "method 'tables' needs constant encoding and layers of at most " + std::to_string(kTableWidth) + " neurons");
   if (method == Method::tables || (method == Method::automatic && small)) build_tables(spec);
