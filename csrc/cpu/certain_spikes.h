@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Exact spikes from sums that are not: of neurons whose currents come from prefix sums of weights rounded to integers
-// (prefix_sums.h), which spikes are certain to be those of the canonical sums, and how the other neurons run again.
+// (prefix_sums.h), which spikes are certain to be those of the canonical sums, and how the other neurons run again. Of
+// products of matrices: certain_slices.h, by the same bound.
 //
 // Both ways to sum a current are within a bound of the true sum, so beside its membrane a neuron carries how far that
 // may be from the canonical one. As long as it is further from the threshold than this in every step, the canonical

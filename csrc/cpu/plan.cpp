@@ -554,9 +554,10 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
       if (made_to_order) continue;
     }
     if (const SliceView* slices = layers_[l].slices) {
-      why_ += "matrix products in " + std::to_string(slices->slices) + " slices of 8 bits" +
-              (slices->in_doubt ? ", canonical sums where a neuron comes too near its threshold" : "") +
-              (made_to_order ? ", asked for" : " where enough inputs spike, else " + add);
+      why_ += "matrix products in " + std::to_string(slices->slices) + " slices of 8 bits";
+      if (!made_to_order) why_ += " where enough inputs spike";
+      if (slices->in_doubt) why_ += ", canonical sums where a neuron comes too near its threshold";
+      why_ += made_to_order ? ", asked for" : ", else " + add;
     } else {
       why_ += add;
       if (l > 0 && !made_to_order) {
@@ -564,6 +565,7 @@ void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
                 : options.exact       ? " (slices would not be exact, or the layer is too small)"
                                       : " (too small, or too many inputs or too large weights, for slices)";
       }
+      if (!layers_[l].fires && layers_[l].by_output) why_ += "; where many spike, perhaps with a step in every lane";
     }
   }
 }
