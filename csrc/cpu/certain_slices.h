@@ -5,8 +5,9 @@
 //
 // Products leave little time beside them, so the bound is not held against every step. A neuron keeps its least
 // distance from the threshold, and at the end of every segment of steps that is held against the bound of this end,
-// which is the largest of the segment. What goes with the current and the membrane is bounded by the largest ones that
-// any sample of the block has had. Where that is too much, a neuron is in doubt though it need not be: nothing else.
+// which is the largest of the segment. What goes with the membrane is bounded by its largest so far, what goes with the
+// current by the largest that any sample of the block has had. Where that is too much, a neuron is in doubt though it
+// need not be: nothing else.
 #pragma once
 
 #include "cpu/certain_spikes.h"

@@ -6,9 +6,8 @@
 //   * of layers with few inputs, whose digits stay in the first cache, one load of spikes serves several output tiles;
 //     of others, digits in the first cache serve several steps;
 //   * a sum leaves its tile just before the next step needs that tile, when all its products are long done. To store
-//   all
-//     sums at the end of a step would be to wait for the last products, which takes half as long as they did;
-//   * they are used then, a few samples beside each input tile's products, since the vector units would be idle
+//     them all at the end of a step would be to wait for the last products, which takes a third as long as they did;
+//   * sums are used then, a few samples beside each input tile's products, since the vector units would be idle
 //     meanwhile; the room that sums take in the first cache is that of one step.
 #pragma once
 
@@ -21,7 +20,7 @@ namespace {
 
 constexpr int kSumTiles = 6;
 constexpr int64_t kSumsOfTile = kSliceRows * kSliceOutputs;
-constexpr int64_t kFewInputTiles = 5;
+constexpr int64_t kFewInputTiles = 5;  // whose digits, of two output tiles, leave the first cache some room
 
 // S slices of O output tiles in P steps at once. Sums: (steps, output tiles, slices, samples, outputs).
 template <int S, int O, int P>
