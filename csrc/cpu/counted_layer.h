@@ -93,7 +93,7 @@ inline void count_tile(const PanelBits* bits, int64_t stride, int64_t inputs, in
 
 // The layer's output after `steps` steps, (n_out).
 inline void weigh_counts(const LayerView& layer, const float* counts, int64_t steps, bool mean, float* output) {
-  constexpr int64_t kPartialSums = 4;  // of additions
+  constexpr int64_t kPartialSums = 4;  // that hide each other's latency
   constexpr int L = Vec::lanes;
   const Segments segments(layer.n_in, kMostRows);
   const auto t = static_cast<float>(steps);

@@ -26,6 +26,9 @@ constexpr int64_t kCodedBlock = 4096;
 
 constexpr int64_t kMostSteps = 128;  // of a tile: its currents stay in the first cache
 
+// Lanes of the instruction sets whose masks cost nothing, so that step_lanes.h pays.
+constexpr int64_t kStepLanes = 16;
+
 constexpr int64_t kSumRow = 16;  // outputs of a panel of SumsView: a line of the cache
 
 // Weights as integers times a power of two per output, for prefix sums, in panels of kSumRow outputs.

@@ -404,8 +404,8 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   // A last layer that step_lanes.h can serve.
   constexpr int64_t kByOutput = 16, kMostIds = 1 << 16;
   const bool accumulates = !spec.last_layer_fires() && !neuron.delayed && neuron.alpha == 0.0f && neuron.beta == 1.0f;
-  if (last > 0 && accumulates && !small && !coded && method == Method::automatic && layers_[last].n_out <= kByOutput &&
-      layers_[last].n_in <= kMostIds) {
+  if (kernels.lanes == kStepLanes && last > 0 && accumulates && !small && !coded && method == Method::automatic &&
+      layers_[last].n_out <= kByOutput && layers_[last].n_in <= kMostIds) {
     const std::vector<float>& weights = spec.layers[last].weights;
     layers_[last].by_output = rows(weights, static_cast<int64_t>(weights.size()), static_cast<int64_t>(weights.size()));
   }

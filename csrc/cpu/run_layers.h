@@ -78,7 +78,7 @@ struct Sizes {
 };
 
 // In whole words of spikes.
-inline int64_t counted_inputs(const NetworkView& net) { return (net.layers[net.n_layers - 1].n_in + 63) / 64 * 64; }
+inline int64_t counted_inputs(const NetworkView& net) { return whole_words(net.layers[net.n_layers - 1].n_in); }
 
 SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes) {
   SampleState s;

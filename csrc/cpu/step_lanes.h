@@ -16,8 +16,7 @@ namespace {
 constexpr int64_t kWordSteps = 64;  // whose spikes of one input are a word
 constexpr int kLaneNeurons = 4;     // that are summed side by side
 
-// Whether that pays: other instruction sets have no masks that cost nothing.
-constexpr bool kHasStepLanes = Vec::lanes == 16;
+constexpr bool kHasStepLanes = Vec::lanes == kStepLanes;
 
 inline int64_t step_words(int64_t steps) { return (steps + kWordSteps - 1) / kWordSteps; }
 inline int64_t whole_words(int64_t n) { return (n + 63) / 64 * 64; }
