@@ -74,6 +74,12 @@ inline void validate(const CodeSpec& code, int64_t features, const std::vector<i
   if (code.kind == CodeKind::digits) {
     require_tables("values", code.values, hidden, timesteps);
     require_tables("thresholds", code.thresholds, hidden, timesteps);
+    for (size_t l = 0; l < hidden.size(); ++l) {
+      for (size_t i = 0; i < code.values[l].size(); ++i) {
+        require(!(code.values[l][i] > 0.0f) || code.thresholds[l][i] > 0.0f,
+                "thresholds must be positive where values are");
+      }
+    }
     if (!code.guards.empty()) require_tables("guards", code.guards, hidden, timesteps);
   }
   if (code.exit == ExitKind::none) return;

@@ -33,6 +33,11 @@ SNNFAST_HOST_DEVICE float larger(float a, float b) { return a > b ? a : b; }
 SNNFAST_HOST_DEVICE float smaller(float a, float b) { return a < b ? a : b; }
 // Without its fraction, from 0 to 2^24.
 SNNFAST_HOST_DEVICE float whole(float a) { return static_cast<float>(static_cast<int>(a)); }
+SNNFAST_HOST_DEVICE float magnitude(float a) { return a < 0.0f ? -a : a; }
+// 1 with the sign of `a`, which is not zero, where the mask is set, else zero.
+SNNFAST_HOST_DEVICE float sign_where(bool mask, float a) { return mask ? (a < 0.0f ? -1.0f : 1.0f) : 0.0f; }
+// For a product that is exact: rounded once, whether it is fused or not.
+SNNFAST_HOST_DEVICE float multiply_add(float a, float b, float c) { return a * b + c; }
 // `a - b` where the mask is set, else `a`: x - 0 is x for every x.
 SNNFAST_HOST_DEVICE float subtract_where(bool mask, float a, float b) { return a - keep_where(mask, b); }
 
@@ -113,14 +118,20 @@ SNNFAST_HOST_DEVICE V clip(V value, V zero, V one) {
   return smaller(larger(value, zero), one);
 }
 
-// One digit of what a neuron has still to send: its drive, clipped, less what it has sent. Returns 1, 0 or -1; without
-// Signed 1 or 0. An infinite threshold silences it.
-template <bool Signed, class V>
-SNNFAST_HOST_DEVICE V digit_step(V drive, V& sent, V value, V threshold, V zero, V one) {
-  const V residual = clip(drive, zero, one) - sent;
-  V digit = keep_where(at_least(residual, threshold), one);
-  if constexpr (Signed) digit = digit - keep_where(at_least(zero - threshold, residual), one);
-  sent = sent + digit * value;
+// One digit of what a neuron has still to send: `wanted`, which is its drive, clipped, less what it has sent. Returns
+// 1, 0 or -1; without Signed 1 or 0. `fired`: the mask of digits that are not 0. Thresholds are above 0; an infinite
+// one silences the neuron.
+template <bool Signed, class V, class Mask>
+SNNFAST_HOST_DEVICE V digit_step(V wanted, V& sent, V value, V threshold, V one, Mask& fired) {
+  const V residual = wanted - sent;
+  fired = at_least(Signed ? magnitude(residual) : residual, threshold);
+  V digit;
+  if constexpr (Signed) {
+    digit = sign_where(fired, residual);
+  } else {
+    digit = keep_where(fired, one);
+  }
+  sent = multiply_add(digit, value, sent);
   return digit;
 }
 

@@ -6,18 +6,30 @@
 
 namespace snnfast {
 
+// One step of a small layer of digits: what those neurons have that may spike in it, ascending.
+struct DigitStepView {
+  int64_t n;
+  const uint32_t* neurons;           // (n)
+  const float *values, *thresholds;  // (n)
+  const float* guards;               // (n), or null
+  const float* products;             // (n, width): weights of the next layer times values
+};
+
 struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
   const float* starts;  // rate, staged: (copies, padded)
   const float* values;
-  const float* thresholds;  // infinite where a neuron is silent
-  const float* guards;      // or null
-  const float* drift;       // or null
-  const float* rounding;    // (padded), or null
-  int64_t offset;           // where the layer's state begins, in floats
+  const float* thresholds;     // infinite where a neuron is silent
+  const float* guards;         // or null
+  const float* drift;          // or null
+  const float* rounding;       // (padded), or null
+  int64_t offset;              // where the layer's state begins, in floats
+  const DigitStepView* steps;  // digits, a sample per lane: (timesteps)
+  int64_t width;               // of their products: the next layer's outputs, padded to whole kLaneOutputs
 };
 
 // A sample per lane (lanes.h): beyond this, rows of weights for the inputs that spiked are less work.
 constexpr int64_t kLanesWidest = 32, kLanesOutputs = 8;
+constexpr int kLaneOutputs = 4;  // whose sums are made together
 
 struct CodeView {
   int kind;  // enum values of core/modes.h, and so is exit

@@ -35,7 +35,8 @@ void digits_layer_step(const NetworkView& net, const Request& request, int64_t l
       Vec sent = load(sents + v * L);
       const Vec value = load(tables.values + row + v * L), threshold = load(tables.thresholds + row + v * L);
       const Vec wanted = tables.guards ? drive[v] - load(tables.guards + row + v * L) : drive[v];
-      digits[v] = digit_step<Signed>(wanted, sent, value, threshold, zero, one);
+      Mask fired;
+      digits[v] = digit_step<Signed>(clip(wanted, zero, one), sent, value, threshold, one, fired);
       worth[v] = digits[v] * value;
       store(sents + v * L, sent);
       store(s.next + begin + v * L, worth[v]);

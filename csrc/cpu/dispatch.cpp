@@ -26,7 +26,8 @@ bool always() { return true; }
 // The compiler's test asks the processor and also whether the operating system saves the wide registers (XCR0).
 bool has_avx2() {
   __builtin_cpu_init();
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("popcnt");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+         __builtin_cpu_supports("popcnt");
 }
 bool has_avx512() {
   __builtin_cpu_init();

@@ -37,7 +37,7 @@ SNNFAST_INLINE void fill_row(float* p, float value) {
 
 // Where the rows of a pack are, each of kPack numbers.
 struct LaneRows {
-  int64_t state = 0, sent, constant, output, weighted, running, terms, counts, flags, total;
+  int64_t state = 0, sent, constant, output, weighted, running, terms, flags, counts, total;
   int64_t widest = 0;
 
   explicit LaneRows(const NetworkView& net) {
@@ -54,9 +54,9 @@ struct LaneRows {
     weighted = output + last;
     running = weighted + last;
     terms = running + last;
-    counts = terms + 1;
-    flags = counts + hidden;
-    total = flags + 2;
+    flags = terms + 1;
+    counts = flags + net.n_layers - 1;
+    total = counts + hidden;
   }
 };
 
@@ -110,13 +110,16 @@ SNNFAST_INLINE void unknown_again(const float*& pointer) {
 #endif
 }
 
-// Currents of Q outputs, the first of which is j: weights times values, inputs ascending, without the bias. The weights
-// of outputs that do not exist are zeros.
-template <int Q>
-SNNFAST_INLINE void lane_currents(const LayerView& layer, int64_t j, const float* values, const uint32_t* ids,
-                                  int64_t n_ids, Pack (&h)[Q]) {
-  const int64_t panel = j / kPanel, width = panel_vectors(layer, panel) * Vec::lanes;
-  const float* weights = layer.weights + panel * kPanel * layer.n_in + (j - panel * kPanel);
+// Where the weights of an output and its neighbours are: those of the next input `width` further on.
+struct LaneWeights {
+  const float* first;
+  int64_t width;
+};
+
+// What arrives at Q outputs: `add` of the sum so far, a weight and what an input has sent, inputs ascending.
+template <int Q, class Add>
+SNNFAST_INLINE void lane_sums(LaneWeights weights, const float* values, const uint32_t* ids, int64_t n_ids, Add&& add,
+                              Pack (&h)[Q]) {
 #pragma GCC unroll 4
   for (int q = 0; q < Q; ++q) {
     for (int v = 0; v < kLaneVectors; ++v) h[q].v[v] = broadcast(0.0f);
@@ -124,13 +127,30 @@ SNNFAST_INLINE void lane_currents(const LayerView& layer, int64_t j, const float
   for (int64_t i = 0; i < n_ids; ++i) {
     const int64_t id = ids[i];
     const Pack x = load_pack(values + id * kPack);
-    const float* w = weights + id * width;
+    const float* w = weights.first + id * weights.width;
 #pragma GCC unroll 2
     for (int v = 0; v < kLaneVectors; ++v) {
       unknown_again(w);
 #pragma GCC unroll 4
-      for (int q = 0; q < Q; ++q) h[q].v[v] = h[q].v[v] + broadcast(w[q]) * x.v[v];
+      for (int q = 0; q < Q; ++q) h[q].v[v] = add(h[q].v[v], broadcast(w[q]), x.v[v]);
     }
+  }
+}
+
+// Call f(output, sum) for every output. `weights(j)`: of output j; those of outputs that do not exist are zeros.
+template <class Weights, class Add, class F>
+SNNFAST_INLINE void for_lane_sums(int64_t n_out, Weights&& weights, const float* values, const uint32_t* ids,
+                                  int64_t n_ids, Add&& add, F&& f) {
+  int64_t j = 0;
+  for (; j + 2 < n_out; j += kLaneOutputs) {
+    Pack h[kLaneOutputs];
+    lane_sums(weights(j), values, ids, n_ids, add, h);
+    for (int q = 0; q < kLaneOutputs && j + q < n_out; ++q) f(j + q, h[q]);
+  }
+  for (; j < n_out; j += 2) {
+    Pack h[2];
+    lane_sums(weights(j), values, ids, n_ids, add, h);
+    for (int q = 0; q < 2 && j + q < n_out; ++q) f(j + q, h[q]);
   }
 }
 
@@ -138,17 +158,13 @@ SNNFAST_INLINE void lane_currents(const LayerView& layer, int64_t j, const float
 template <class F>
 SNNFAST_INLINE void for_lane_currents(const LayerView& layer, const float* values, const uint32_t* ids, int64_t n_ids,
                                       F&& f) {
-  int64_t j = 0;
-  for (; j + 2 < layer.n_out; j += 4) {
-    Pack h[4];
-    lane_currents<4>(layer, j, values, ids, n_ids, h);
-    for (int q = 0; q < 4 && j + q < layer.n_out; ++q) f(j + q, h[q]);
-  }
-  for (; j < layer.n_out; j += 2) {
-    Pack h[2];
-    lane_currents<2>(layer, j, values, ids, n_ids, h);
-    for (int q = 0; q < 2 && j + q < layer.n_out; ++q) f(j + q, h[q]);
-  }
+  const auto weights = [&](int64_t j) {
+    const int64_t panel = j / kPanel;
+    return LaneWeights{layer.weights + panel * kPanel * layer.n_in + (j - panel * kPanel),
+                       panel_vectors(layer, panel) * Vec::lanes};
+  };
+  const auto add = [](Vec sum, Vec weight, Vec x) SNNFAST_ALWAYS { return sum + weight * x; };
+  for_lane_sums(layer.n_out, weights, values, ids, n_ids, add, f);
 }
 
 // A current with its bias, which comes last.
@@ -267,7 +283,7 @@ inline void start_lanes(const NetworkView& net, const Request& request, const in
     }
   };
   for (int64_t r = rows.sent; r < rows.constant; ++r) put(r, 0.0f);
-  const int64_t end = request.spike_counts ? rows.flags : rows.counts;
+  const int64_t end = request.spike_counts ? rows.total : rows.flags;
   for (int64_t r = rows.output; r < end; ++r) put(r, 0.0f);
   for_starts(net, rows, put);
   float* const inputs = pack + input_row(net, rows) * kPack;
@@ -293,7 +309,11 @@ inline void finish_lane(const NetworkView& net, const Request& request, int64_t 
   for (int64_t j = 0; j < n_out; ++j) request.output[sample * n_out + j] = at[(rows.running + j) * kPack];
   if (request.steps) request.steps[sample] = static_cast<float>(steps);
   if (request.certified) request.certified[sample] = certain ? 1.0f : 0.0f;
-  if (request.saturated) request.saturated[sample] = at[rows.flags * kPack];
+  if (request.saturated) {
+    float above = 0.0f;
+    for (int64_t r = rows.flags; r < rows.counts; ++r) above = larger(above, at[r * kPack]);
+    request.saturated[sample] = above;
+  }
   if (!request.spike_counts) return;
   int64_t row = rows.counts;
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {

@@ -515,7 +515,55 @@ void Plan::build_code(const NetworkSpec& spec) {
     }
     code_layers_.push_back(view);
   }
+  if (code.kind == CodeKind::digits && code_.lanes) code_.lanes = build_digit_steps(spec);
   code_.layers = code_layers_.data();
+}
+
+// What lanes_digits.h reads. False if weights times values do not all fit into float32.
+bool Plan::build_digit_steps(const NetworkSpec& spec) {
+  const CodeSpec& code = spec.code;
+  for (size_t l = 0; l + 1 < spec.layers.size(); ++l) {
+    const LayerSpec& next = spec.layers[l + 1];
+    CodeLayerView& view = code_layers_[l];
+    const int64_t n = layers_[l].n_out;
+    view.width = (next.n_out + kLaneOutputs - 1) / kLaneOutputs * kLaneOutputs;
+    DigitSteps& steps = digit_steps_.emplace_back();
+    std::vector<float> values, thresholds, guards, products;
+    for (int64_t t = 0; t < spec.timesteps; ++t) {
+      steps.views.push_back({});
+      for (int64_t j = 0; j < n; ++j) {
+        const auto at = static_cast<size_t>(t * n + j);
+        const float value = code.values[l][at];
+        if (!(value > 0.0f)) continue;
+        ++steps.views.back().n;
+        steps.neurons.push_back(static_cast<uint32_t>(j));
+        values.push_back(value);
+        thresholds.push_back(code.thresholds[l][at]);
+        if (view.guards) guards.push_back(code.guards[l][at]);
+        for (int64_t i = 0; i < view.width; ++i) {
+          products.push_back(i < next.n_out ? next.weights[static_cast<size_t>(i * n + j)] * value : 0.0f);
+          if (!std::isfinite(products.back())) return false;
+        }
+      }
+    }
+    if (values.empty()) values = thresholds = products = {0.0f};  // no neuron ever spikes
+    const auto list = [&](const std::vector<float>& v) {
+      const auto size = static_cast<int64_t>(v.size());
+      return v.empty() ? nullptr : rows(v, size, size);
+    };
+    DigitStepView at{0, steps.neurons.data(), list(values), list(thresholds), list(guards), list(products)};
+    for (DigitStepView& step : steps.views) {
+      at.n = step.n;
+      step = at;
+      at.neurons += at.n;
+      at.values += at.n;
+      at.thresholds += at.n;
+      if (at.guards) at.guards += at.n;
+      at.products += at.n * view.width;
+    }
+  }
+  for (size_t l = 0; l < code_layers_.size(); ++l) code_layers_[l].steps = digit_steps_[l].views.data();
+  return true;
 }
 
 // For people: what runs which layer, and why.

@@ -71,6 +71,7 @@ class Plan {
   void pack(const LayerSpec& layer, float initial, bool fires, bool spikes);
   void build_tables(const NetworkSpec& spec);
   void build_code(const NetworkSpec& spec);
+  bool build_digit_steps(const NetworkSpec& spec);
   const float* rows(const std::vector<float>& table, int64_t n, int64_t padded, float silent = 0.0f);
   void build_slices(const NetworkSpec& spec, const PlanOptions& options);
   void build_sums(const NetworkSpec& spec, const PlanOptions& options);
@@ -85,6 +86,11 @@ class Plan {
   std::vector<SliceView> slices_;
   SumsView sums_{};
   std::vector<CodeLayerView> code_layers_;
+  struct DigitSteps {
+    std::vector<DigitStepView> views;
+    std::vector<uint32_t> neurons;
+  };
+  std::vector<DigitSteps> digit_steps_;
   CodeView code_{};
   std::string why_;
   NetworkView view_{};

@@ -60,6 +60,11 @@ SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm512_maskz_min_ps(0xFFFF, a
 SNNFAST_INLINE Vec magnitude(Vec a) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7FFFFFFF)))};
 }
+SNNFAST_INLINE Vec sign_where(Mask m, Vec a) {
+  const __m512i sign = _mm512_set1_epi32(INT32_MIN), one = _mm512_castps_si512(_mm512_set1_ps(1.0f));
+  return {_mm512_castsi512_ps(_mm512_maskz_ternarylogic_epi32(m.m, _mm512_castps_si512(a.v), sign, one, 0xEA))};
+}
+SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 // The one of the larger, or smaller, magnitude, without its sign.
 SNNFAST_INLINE Vec larger_magnitude(Vec a, Vec b) { return {_mm512_maskz_range_ps(0xFFFF, a.v, b.v, 0b1011)}; }
 SNNFAST_INLINE Vec smaller_magnitude(Vec a, Vec b) { return {_mm512_maskz_range_ps(0xFFFF, a.v, b.v, 0b1010)}; }
@@ -124,6 +129,10 @@ SNNFAST_INLINE Mask both(Mask a, Mask b) { return {_mm256_and_ps(a.m, b.m)}; }
 SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec magnitude(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
+SNNFAST_INLINE Vec sign_where(Mask m, Vec a) {
+  return {_mm256_and_ps(m.m, _mm256_or_ps(_mm256_and_ps(a.v, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1.0f)))};
+}
+SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm256_cvtepi32_ps(_mm256_cvttps_epi32(a.v))}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.m)); }
 SNNFAST_INLINE void store_bits(void* row, int v, Mask m) {
@@ -188,6 +197,10 @@ SNNFAST_INLINE Mask both(Mask a, Mask b) { return {a.m & b.m}; }
 SNNFAST_INLINE Vec larger(Vec a, Vec b) { return choose(above(a, b), a, b); }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return choose(above(b, a), a, b); }
 SNNFAST_INLINE Vec magnitude(Vec a) { return {(Float4)((Int4)a.v & 0x7FFFFFFF)}; }
+SNNFAST_INLINE Vec sign_where(Mask m, Vec a) {
+  return {(Float4)(m.m & (((Int4)a.v & INT32_MIN) | (Int4)broadcast(1.0f).v))};
+}
+SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
 SNNFAST_INLINE Vec whole(Vec a) { return {__builtin_convertvector(__builtin_convertvector(a.v, Int4), Float4)}; }
 SNNFAST_INLINE uint32_t bits(Mask m) {
 #if defined(__SSE2__)
@@ -268,13 +281,6 @@ using EagerVec = Vec;  // nearly as quick by itself
 #if !(defined(__AVX512F__) && defined(__AVX512DQ__))
 SNNFAST_INLINE Vec larger_magnitude(Vec a, Vec b) { return larger(magnitude(a), magnitude(b)); }
 SNNFAST_INLINE Vec smaller_magnitude(Vec a, Vec b) { return smaller(magnitude(a), magnitude(b)); }
-#endif
-
-// a b + c for a product that is exact: rounded once either way.
-#if defined(__AVX512F__) && defined(__AVX512DQ__)
-SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-#else
-SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
 #endif
 
 // load and broadcast by the type they return.

@@ -212,7 +212,8 @@ __device__ __forceinline__ void digits_step(const Coded& a, int64_t t, Sample& s
       const int64_t at = t * layer.padded + j;
       const float value = layer.values[at];
       const float wanted = layer.guards ? drive - layer.guards[at] : drive;
-      const float digit = digit_step<Signed>(wanted, sent, value, layer.thresholds[at], 0.0f, 1.0f);
+      bool fired;
+      const float digit = digit_step<Signed>(clip(wanted, 0.0f, 1.0f), sent, value, layer.thresholds[at], 1.0f, fired);
       s.next[j] = digit * value;
       within = within && at_least(1.0f, drive);
       if (layer.drift) {

@@ -12,7 +12,7 @@ from cuda_host.build import COMMON, EXACT, compiler, run_all
 HERE = Path(__file__).resolve().parent
 FLAGS = {
     "baseline": [],
-    "avx2": ["-mavx2", "-mbmi", "-mpopcnt", "-DSNNFAST_STEPS_BESIDE"],
+    "avx2": ["-mavx2", "-mfma", "-mbmi", "-mpopcnt", "-DSNNFAST_STEPS_BESIDE"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mbmi", "-mpopcnt", "-DSNNFAST_STEPS_BESIDE"],
 }
 
