@@ -229,6 +229,29 @@ def test_a_subclass_stays_what_it_is_when_copied_or_sent(net: sf.SpikingNetwork)
         assert torch.equal(twin(X), net(X))
 
 
+class Slotted(sf.SpikingNetwork):
+    """A subclass that keeps what it has in slots."""
+
+    __slots__ = ("__hidden", "empty", "note")
+
+    def hide(self, value: str) -> None:
+        self.__hidden = value
+
+    def shown(self) -> str:
+        return self.__hidden
+
+
+def test_a_subclass_keeps_its_slots_when_copied_or_sent(net: sf.SpikingNetwork) -> None:
+    one = Slotted(net.weights, net.biases, net.neuron, net.timesteps, backend=net.backend)
+    one.note = "mine"
+    one.hide("this")
+    for twin in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert type(twin) is Slotted
+        assert (twin.note, twin.shown()) == ("mine", "this")
+        assert not hasattr(twin, "empty")
+        assert torch.equal(twin(X), net(X))
+
+
 def test_networks_can_be_copied_sent_and_forgotten(net: sf.SpikingNetwork) -> None:
     for twin in (copy.copy(net), copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
         assert torch.equal(twin(X), net(X))

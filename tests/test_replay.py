@@ -237,3 +237,19 @@ def test_missing_tensor(tmp_path):
     checkpoint.save(tmp_path / "x", "replay", {k: GOOD[k] for k in ("observations", "actions")}, {})
     with pytest.raises(CheckpointError, match="lacks the tensor 'outputs'"):
         Replay.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize("lengths", [[1, 2], (1, 2), np.array([1, 2]), [np.int64(1), np.int32(2)]])
+def test_lengths_of_episodes_may_be_whole_numbers_of_any_kind(lengths, tmp_path):
+    about = {"episode_lengths": lengths, "env_id": "X-v0"}
+    replay = Replay(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2), about)
+    assert replay.metadata == {"episode_lengths": [1, 2], "env_id": "X-v0"}
+    assert about["episode_lengths"] is lengths  # the caller's own stays as it was
+    replay.save(tmp_path / "replay.safetensors")
+    assert Replay.load(tmp_path / "replay.safetensors").metadata == replay.metadata
+
+
+@pytest.mark.parametrize("lengths", [[1.0, 2.0], [True, 2], [np.True_, 2], [0, 3], "12", 3, np.array([1.5, 1.5])])
+def test_lengths_of_episodes_that_are_none_are_refused(lengths):
+    with pytest.raises(ValueError, match="episode_lengths must be a list of whole numbers of at least 1"):
+        Replay(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2), {"episode_lengths": lengths})

@@ -225,6 +225,20 @@ def test_what_is_certified_on_a_grid_is_the_rounded_networks(
     assert "the original network's" not in words
 
 
+def test_the_page_of_a_sweep_on_a_grid_says_whose_decisions_are_certified(
+    states: tuple[Replay, Replay], tmp_path: Path
+) -> None:
+    for bits, whose in ((None, "original"), (6, "rounded")):
+        result = sweep(
+            POLICY, states[0], methods=["digits-certified"], timesteps=[8], held_out=states[1], weight_grid=bits
+        )
+        assert result.as_dict()["weight_grid"] == bits
+        words = check(write_sweep_report(result, tmp_path / whose)).words()
+        assert f"what is certified is the {whose} network's decision" in words
+        assert ("were rounded to 6 bits first" in words) == (bits == 6)
+    assert "the original network's" not in words
+
+
 def test_text_stays_text(result: SweepResult, states: tuple[Replay, Replay], tmp_path: Path) -> None:
     evil = '<script>alert("1")</script><img src=x onerror=alert(1)>'
     skipped = Skipped(method=evil, timesteps=1, percentile=1.0, reason=evil)

@@ -325,9 +325,11 @@ class SpikingNetwork:
         backend = backends.resolve(str(wanted)) if wanted.type == "cuda" else "cpu"
         if self.device == torch.device(backend):
             return self
-        rebuild, (*arguments, _, exact, options), more = self.__reduce__()
+        rebuild, (*arguments, _, exact, options), (named, slots) = self.__reduce__()
         moved: SpikingNetwork = rebuild(*arguments, backend, exact, options)
-        moved.__dict__.update(more)
+        moved.__dict__.update(named)
+        for name, value in slots.items():
+            setattr(moved, name, value)
         return moved
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -342,8 +344,20 @@ class SpikingNetwork:
             "output_scale": self.output_scale,
             "conversion": self.conversion,
         }
-        more = {name: value for name, value in self.__dict__.items() if name not in _MADE}  # of a subclass
-        return _rebuild, (type(self), *arguments, self._backend, self._exact, options), more
+        return _rebuild, (type(self), *arguments, self._backend, self._exact, options), self._more()
+
+    def _more(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What a subclass has beside this: in its dictionary, and in slots."""
+        slots: set[str] = set()
+        for kind in type(self).__mro__[: type(self).__mro__.index(SpikingNetwork)]:
+            names = kind.__dict__.get("__slots__", ())
+            for name in (names,) if isinstance(names, str) else names:
+                private = name.startswith("__") and not name.endswith("__")
+                slots.add(f"_{kind.__name__.lstrip('_')}{name}" if private else name)
+        return (
+            {name: value for name, value in self.__dict__.items() if name not in _MADE},
+            {name: getattr(self, name) for name in sorted(slots - {"__dict__", "__weakref__"}) if hasattr(self, name)},
+        )
 
     # How it is kept -------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,7 @@ class SweepResult:
         env_id: environment of the states, or None if unknown.
         replay_states: states that the conversions were made from.
         seed: of playing and intervals.
+        weight_grid: bits that all weights were rounded to before they were converted, or None.
     """
 
     rows: tuple[SweepRow, ...]
@@ -104,6 +105,7 @@ class SweepResult:
     env_id: str | None
     replay_states: int
     seed: int
+    weight_grid: int | None = None
 
     def cheapest(self, target: float, budget: Budget = "steps") -> SweepRow | None:
         """The row with the fewest mean steps, or spikes, among those of at least ``target`` similarity; else None.
@@ -122,6 +124,7 @@ class SweepResult:
             "sizes": list(self.sizes),
             "replay_states": self.replay_states,
             "seed": self.seed,
+            "weight_grid": self.weight_grid,
             "rows": [row.as_dict() for row in self.rows],
             "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],
         }
@@ -260,6 +263,7 @@ def sweep(
         env_id=env_id,
         replay_states=len(replay),
         seed=seed,
+        weight_grid=settings.get("weight_grid"),
     )
 
 

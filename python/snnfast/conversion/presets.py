@@ -94,7 +94,14 @@ class About:
     hardware: str
     equals: str
 
+    def on_grid(self) -> About:
+        """The same where weights are rounded to a grid first: they are another network's before it certifies."""
+        rounded = {f.name: getattr(self, f.name).replace(_CERTIFIED, "the rounded network") for f in _ABOUT_FIELDS}
+        return About(**rounded)
 
+
+_ABOUT_FIELDS = dataclasses.fields(About)
+_CERTIFIED = "the original network"
 _IF = "plain integrate-and-fire neurons"
 _SIGNED = "signed spikes and a table of step sizes per neuron"
 _DIGITS = "a ReLU network with quantised activations, a step size per neuron"
@@ -137,9 +144,9 @@ ABOUT: dict[str, About] = {
     ),
     "digits": About("signed digits of falling worth, all layers at once", _SIGNED, _DIGITS),
     "digits-certified": About(
-        "as digits; stops once the original network's decision is certain",
+        f"as digits; stops once {_CERTIFIED}'s decision is certain",
         f"{_SIGNED}, and adders over the last layer",
-        f"{_DIGITS}; what is certified is the original network's decision",
+        f"{_DIGITS}; what is certified is {_CERTIFIED}'s decision",
     ),
     "digits-calibrated": About(
         "as digits; stops once it is 1.5 times as far ahead as any wrong decision of the replay was",
@@ -152,9 +159,9 @@ ABOUT: dict[str, About] = {
         _DIGITS,
     ),
     "fewest-spikes-exit": About(
-        "as fewest-spikes; stops once the original network's decision is certain",
+        f"as fewest-spikes; stops once {_CERTIFIED}'s decision is certain",
         f"{_SIGNED}, a time window per layer, and adders over the last layer",
-        f"{_DIGITS}; what is certified is the original network's decision",
+        f"{_DIGITS}; what is certified is {_CERTIFIED}'s decision",
     ),
 }
 

@@ -68,13 +68,18 @@ class Replay:
         """What cuts the rows into episodes must cut all of them, and no more: a part of a replay has its own."""
         if lengths is None:
             return
-        if not isinstance(lengths, (list, tuple)) or not all(type(n) is int and n > 0 for n in lengths):
+        whole = (int, np.integer)
+        if not isinstance(lengths, (list, tuple, np.ndarray)) or not all(
+            isinstance(n, whole) and not isinstance(n, bool) and n > 0 for n in lengths
+        ):
             raise ValueError(f"episode_lengths must be a list of whole numbers of at least 1, got {lengths!r:.80}")
         if sum(lengths) != len(self):
             raise ValueError(
                 f"episode_lengths do not add up to its {len(self)} states, but to {sum(lengths)}: metadata must have "
                 "those of these states, or none"
             )
+        if not isinstance(lengths, list) or any(type(n) is not int for n in lengths):  # they are stored as JSON
+            object.__setattr__(self, "metadata", self.metadata | {"episode_lengths": [int(n) for n in lengths]})
 
     def __len__(self) -> int:
         return len(self.observations)

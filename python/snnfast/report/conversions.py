@@ -25,9 +25,6 @@ from snnfast.report.sweeps import SCALES, main_percentile, sweep_pictures
 from snnfast.spec import DigitsCode
 from snnfast.sweep import SweepResult
 
-#: What presets' descriptions say of a certified decision.
-_ORIGINALS = "the original network's"
-
 
 def write_report(
     network: SpikingNetwork,
@@ -207,13 +204,14 @@ def _made_of(network: SpikingNetwork, preset: str) -> str:
     first = f"A {sizes} ReLU policy became a network of spiking neurons by the method “{preset}”"
     if about is None:
         return first + "."
-    what, equals = (words.replace(_ORIGINALS, _certified(network)) for words in (about.what, about.equals))
-    return f"{first}: {what}. Hardware: {about.hardware}. As quantisation: {equals}."
+    if network.conversion.get("weight_grid"):
+        about = about.on_grid()
+    return f"{first}: {about.what}. Hardware: {about.hardware}. As quantisation: {about.equals}."
 
 
 def _certified(network: SpikingNetwork) -> str:
     """Whose decisions digits certify: a grid makes the weights another network's before anything is certified."""
-    return "the rounded network's" if network.conversion.get("weight_grid") else _ORIGINALS
+    return "the rounded network's" if network.conversion.get("weight_grid") else "the original network's"
 
 
 def _one_decision(

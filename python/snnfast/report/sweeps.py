@@ -69,9 +69,12 @@ def write_sweep_report(
             lambda path: plots.percentile_plot(result.rows, path),
         )
     page.section("What the methods are")
+    about = {m: ABOUT[m] if result.weight_grid is None else ABOUT[m].on_grid() for m in methods}
+    if result.weight_grid is not None:
+        page.text(f"Here all of them have weights that were rounded to {result.weight_grid} bits first.")
     page.table(
         ("method", "what it is", "hardware", "equals, as quantisation"),
-        [(m, ABOUT[m].what, ABOUT[m].hardware, ABOUT[m].equals) for m in methods],
+        [(m, about[m].what, about[m].hardware, about[m].equals) for m in methods],
     )
     page.section("Every row")
     page.table(*_rows(result.rows))
