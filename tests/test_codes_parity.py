@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,8 +69,8 @@ def test_layer_widths_around_every_lane_panel_and_word(kind: str, width: int) ->
     for seed in range(3):
         spec = random_coded_spec(100 * width + seed, kind, sizes=(5, width, width, min(width + 1, 70)))
         assert check(spec, 3, width).output.shape == (3, min(width + 1, 70))
-    if width <= 33:  # few outputs too, for which small networks run a sample per lane
-        for seed in range(3):
+    if width <= 129:  # few outputs too, for which networks that are not wide run a sample per lane
+        for seed in range(3 if width <= 33 else 1):
             spec = random_coded_spec(100 * width + seed, kind, sizes=(5, width, width, 1 + width % 9))
             assert check(spec, 41, width).output.shape == (41, 1 + width % 9)
 
@@ -158,18 +160,69 @@ def test_numbers_beyond_float32_behave_alike(kind: str) -> None:
                 assert_same_bits(a, b.repeat(5, 1), f"{kind} {seed}, many samples")
 
 
-def test_a_network_with_a_code_says_what_runs_it() -> None:
-    for implementation in COMPILED:
-        for sizes, name in (
-            ((4, 32, 7, 8), "lanes"),
-            ((4, 33, 7, 8), "side by side"),
-            ((4, 32, 33, 8), "side by side"),
-            ((4, 32, 7, 9), "side by side"),
-        ):
-            method = implementation.compile(random_coded_spec(3, "rate", sizes=sizes)).method()
+_NO_EXIT: dict[str, Any] = {"early_exit": None, "decoding": "potential"}
+_CALIBRATED = {"early_exit": sf.EarlyExit("calibrated", np.ones(5))}
+
+
+@pytest.mark.parametrize(
+    ("code", "options", "widest"),
+    [
+        (RateCode(2), _NO_EXIT, 48),
+        (RateCode(2), _CALIBRATED, 32),
+        (StagedCode(), _NO_EXIT, 256),
+        (RadixCode(), _NO_EXIT, 128),
+        ("digits", _NO_EXIT, 64),
+        ("digits", _CALIBRATED, 64),
+    ],
+    ids=str,
+)
+def test_a_network_with_a_code_says_what_runs_it(
+    code: RateCode | StagedCode | RadixCode | str, options: dict[str, Any], widest: int
+) -> None:
+    for sizes, name in (
+        ((4, widest, 7, 8), "lanes"),
+        ((4, widest + 1, 7, 8), "side by side"),
+        ((4, widest, widest + 1, 8), "side by side"),
+        ((4, widest, 7, 9), "side by side"),
+    ):
+        weights = [torch.ones(o, i) for i, o in itertools.pairwise(sizes)]
+        tables = tuple(np.ones((5, n), dtype=np.float32) for n in sizes[1:-1])
+        network = sf.SpikingNetwork(
+            weights,
+            [None] * 3,
+            sf.NeuronSpec(),
+            5,
+            code=DigitsCode(tables, tables, tables) if isinstance(code, str) else code,
+            **options,
+        )
+        for implementation in COMPILED:
+            method = implementation.compile(network.spec).method()
             assert method["isa"] == implementation.isa
             assert method["method"] == name
             assert ("sample per lane" in method["why"]) == (name == "lanes")
+            assert name == "side by side" or f"at most {widest} neurons" in method["why"]
+
+
+@pytest.mark.parametrize("preset", ["digits-certified", "fewest-spikes-exit", "digits-calibrated"])
+@pytest.mark.parametrize("hidden", [(16, 16), (64, 64), (70,), (17, 130, 33)], ids=str)
+@pytest.mark.parametrize("n_out", [2, 3, 9])
+def test_converted_networks_stop_when_the_reference_does(preset: str, hidden: tuple[int, ...], n_out: int) -> None:
+    """Real tables, where most decisions are certain early, and only some of the steps have neurons that may spike."""
+    policy = sf.make_policy([5, *hidden, n_out], seed=n_out)
+    generator = torch.Generator().manual_seed(len(hidden))
+    states = torch.randn(10_000, 5, generator=generator)
+    spec = sf.convert(policy, states, preset=preset).spec
+    observations = torch.randn(150, 5, generator=generator)
+    want = REFERENCE.compile(spec).simulate(observations, 0, ())
+    assert want.steps is not None
+    assert (want.steps < spec.total_steps).float().mean() > 0.3
+    assert preset == "digits-calibrated" or (want.certified is not None and want.certified.mean() > 0.3)
+    for implementation in COMPILED:
+        executable = implementation.compile(spec)
+        assert_same(executable.simulate(observations, 0, ()), want, implementation.name)
+        assert_same_bits(executable.run(observations, 0), want.output, implementation.name)
+        few = [executable.run(part, 0) for part in observations.split(5)]  # too few for lanes
+        assert_same_bits(torch.cat(few), want.output, implementation.name)
 
 
 _TWO_LAYERS = ((3, 2), (2, 3))

@@ -20,6 +20,7 @@ struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
   const float* values;
   const float* thresholds;     // infinite where a neuron is silent
   const float* guards;         // or null
+  const bool* active;          // digits: (timesteps), whether any neuron may spike
   const float* drift;          // or null
   const float* rounding;       // (padded), or null
   int64_t offset;              // where the layer's state begins, in floats
@@ -27,8 +28,8 @@ struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
   int64_t width;               // of their products: the next layer's outputs, padded to whole kLaneOutputs
 };
 
-// A sample per lane (lanes.h): beyond this, rows of weights for the inputs that spiked are less work.
-constexpr int64_t kLanesWidest = 32, kLanesOutputs = 8;
+// Of a network that runs a sample per lane (lanes.h), at most; the first: hidden neurons of a layer of rate.
+constexpr int64_t kRateLanesWidest = 48, kLanesOutputs = 8;
 constexpr int kLaneOutputs = 4;  // whose sums are made together
 
 struct CodeView {
@@ -44,9 +45,10 @@ struct CodeView {
   const float* divisors;        // (timesteps), or null
   const float* bounds;          // (timesteps), or null
   float slack;
-  const float* left;      // (timesteps), or null
-  const float* overtake;  // (n_out, padded n_out), or null
-  const float* largest;   // (features), or null
+  const float* left;       // (timesteps), or null
+  const float* overtake;   // (n_out, padded n_out), or null
+  const float* largest;    // (features), or null
+  const float* by_output;  // (n_out, padded last hidden layer): the last layer's weights, for a certificate of digits
 };
 
 }  // namespace snnfast

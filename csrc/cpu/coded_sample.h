@@ -32,8 +32,8 @@ struct CodedSample {
   float* output;    // (padded last), all three
   float* weighted;
   float* running;
-  float terms;         // of the first layer, for a certificate of digits: see first_terms
-  bool inside, above;  // digits: no drive can end above what certificates hold for; one is above 1 now, or no number
+  float terms;   // of the first layer, for a certificate of digits: see first_terms
+  bool* beyond;  // (hidden layers): of digits, whether a drive is above 1 now, or no number
 };
 
 // The most that the first layer's terms add up to, whatever their signs: what they may round grows with it.
@@ -72,6 +72,7 @@ inline CodedSample take_coded(Arena& arena, const NetworkView& net) {
   s.output = arena.take<float>(sizes.last_padded);
   s.weighted = arena.take<float>(sizes.last_padded);
   s.running = arena.take<float>(sizes.last_padded);
+  s.beyond = arena.take<bool>(net.n_layers);
   return s;
 }
 

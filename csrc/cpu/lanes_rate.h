@@ -247,7 +247,7 @@ bool run_rate_together(const NetworkView& net, const Request& request, int64_t f
   alignas(64) float weights[kLanesTile * kPack], divisors[kPack];
   fill_row(divisors, divisor);
   float* const pack = lanes.packs;
-  bool silent[kLanesWidest];
+  bool silent[kRateLanesWidest];
   for (int64_t begin = 0; begin < count; begin += kPack) {
     const int64_t busy = count - begin < kPack ? count - begin : kPack;
     for (int64_t i = 0; i < busy; ++i) samples[i] = first + begin + i;
@@ -277,7 +277,7 @@ int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t
   const int64_t T = net.timesteps;
   Leaving leaving{request, begin};
   float* const pack = lanes.packs;
-  bool silent[kLanesWidest] = {};
+  bool silent[kRateLanesWidest] = {};
   // Lanes without a sample run as well, from numbers that are none too strange.
   __builtin_memset(pack, 0, static_cast<size_t>(lanes.rows.total * kPack) * sizeof(float));
   if (lanes.turned) {

@@ -91,6 +91,8 @@ class Plan {
     std::vector<uint32_t> neurons;
   };
   std::vector<DigitSteps> digit_steps_;
+  std::vector<std::unique_ptr<bool[]>> active_;
+  int64_t lanes_widest_ = 0;
   CodeView code_{};
   std::string why_;
   NetworkView view_{};

@@ -45,6 +45,7 @@ inline void start_coded(const NetworkView& net, const Request& request, int64_t 
     } else if (digits) {
       __builtin_memcpy(state, l ? layer.bias : s.constant, static_cast<size_t>(layer.padded) * sizeof(float));
     }
+    s.beyond[l] = digits && is_beyond(layer, state);
     if (request.spike_counts) zero(request.spike_counts[l] + row * layer.n_out, layer.n_out);
   }
   zero(s.sent, code.state);
@@ -69,7 +70,7 @@ inline void finish_coded(const NetworkView& net, const Request& request, const C
   __builtin_memcpy(request.output + s.row * last.n_out, s.running, static_cast<size_t>(last.n_out) * sizeof(float));
   if (request.steps) request.steps[s.row] = static_cast<float>(steps);
   if (request.certified) request.certified[s.row] = certain ? 1.0f : 0.0f;
-  if (request.saturated) request.saturated[s.row] = s.above ? 1.0f : 0.0f;
+  if (request.saturated) request.saturated[s.row] = any_beyond(net, s) ? 1.0f : 0.0f;
   if (within == net.timesteps || (!request.spikes && !request.potentials)) return;
   const bool turns = steps != within;
   for (int64_t l = turns ? net.n_layers - 2 : 0; l < net.n_layers; ++l) {
@@ -80,8 +81,6 @@ inline void finish_coded(const NetworkView& net, const Request& request, const C
 // One step of a sample through all layers, of the codes in which all layers take part.
 template <CodeKind kind, bool Signed>
 void coded_step(const NetworkView& net, const Request& request, int64_t t, CodedSample& s) {
-  s.inside = true;
-  s.above = false;
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     if constexpr (kind == CodeKind::rate) rate_layer_step<Signed>(net, request, l, t, s);
     if constexpr (kind == CodeKind::digits) digits_layer_step<Signed>(net, request, l, t, s);
@@ -173,7 +172,6 @@ bool run_coded(const NetworkView& net, const Request& request, int64_t first, in
         bool certain = false;
         const int64_t steps = run_turns(net, request, samples[i], certain);
         const int64_t within = steps - (net.n_layers - 2) * net.timesteps;
-        samples[i].above = false;
         finish_coded(net, request, samples[i], steps, within, certain);
         finished = !interrupt.poll(interrupt.context);
       }
