@@ -31,13 +31,15 @@ struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
 // Of a network that runs a sample per lane (lanes.h), at most; the first: hidden neurons of a layer of rate.
 constexpr int64_t kRateLanesWidest = 48, kLanesOutputs = 8;
 constexpr int kLaneOutputs = 4;  // whose sums are made together
+constexpr int kLaneVectors = 2;  // of samples, that share a weight while it is in a register
 
 struct CodeView {
   int kind;  // enum values of core/modes.h, and so is exit
   int exit;
   int64_t copies;
   bool signed_spikes, ramp;
-  bool lanes;  // small enough for a sample per lane
+  bool lanes;            // small enough for a sample per lane
+  int64_t fewest_lanes;  // a pack is as much work as about this many samples side by side
   float offset;
   const CodeLayerView* layers;  // of hidden layers
   int64_t state;                // floats of all hidden layers' states

@@ -10,10 +10,7 @@
 namespace snnfast {
 namespace {
 
-constexpr int kLaneVectors = 2;  // that share a weight while it is in a register
 constexpr int64_t kPack = kLaneVectors * Vec::lanes;
-// A pack is as much work as about this many samples side by side.
-constexpr int64_t kFewestLanes = kPack / 4 > 4 ? kPack / 4 : 4;
 // Steps of rate neurons that a layer runs before the next one takes over.
 constexpr int64_t kLanesTile = 8;
 

@@ -485,6 +485,24 @@ int64_t lanes_widest(const CodeSpec& code) {
   }
 }
 
+// As many samples side by side as take about as long as a pack of lanes (measured too): the wider, the more.
+int64_t fewest_lanes(const CodeSpec& code, int64_t pack, int64_t widest) {
+  const auto width = static_cast<double>(widest);
+  double share = 0.0;
+  switch (code.kind) {
+    case CodeKind::rate:
+      if (code.exit != ExitKind::none) return pack;  // it takes several packs' samples to keep lanes busy
+      share = width / 65.0;
+      break;
+    case CodeKind::digits:
+      share = width / (code.exit == ExitKind::none ? 90.0 : 60.0);
+      break;
+    default:
+      share = std::sqrt(width) / 19.0;
+  }
+  return static_cast<int64_t>(std::ceil(static_cast<double>(pack) * std::clamp(share, 0.15, 1.0)));
+}
+
 }  // namespace
 
 void Plan::build_code(const NetworkSpec& spec) {
@@ -509,9 +527,11 @@ void Plan::build_code(const NetworkSpec& spec) {
   code_.largest = list(code.largest);
   const LayerView& last = layers_.back();
   if (!code.overtake.empty()) code_.overtake = rows(code.overtake, last.n_out, last.padded);
+  int64_t widest = 1;
   for (size_t l = 0; l + 1 < spec.layers.size(); ++l) {
     const int64_t n = layers_[l].n_out, padded = layers_[l].padded;
     code_.lanes = code_.lanes && n <= lanes_widest_;
+    widest = std::max(widest, n);
     CodeLayerView view{};
     view.offset = code_.state;
     code_.state += code_.copies * padded;
@@ -544,6 +564,7 @@ void Plan::build_code(const NetworkSpec& spec) {
   if (code.largest.size())
     code_.by_output = rows(spec.layers.back().weights, last.n_in, layers_[layers_.size() - 2].padded);
   if (code.kind == CodeKind::digits && code_.lanes) code_.lanes = build_digit_steps(spec);
+  code_.fewest_lanes = fewest_lanes(code, kLaneVectors * kernels_.lanes, widest);
   code_.layers = code_layers_.data();
 }
 

@@ -20,6 +20,11 @@ inline int64_t packs_together(const NetworkView& net) {
   return net.code->kind == static_cast<int>(CodeKind::digits) ? digits_packs(net) : 1;
 }
 
+// Whether a lane whose sample stops takes the next one, so that what is left of a batch makes no pack of its own.
+inline bool refills_lanes(const NetworkView& net) {
+  return net.code->kind == static_cast<int>(CodeKind::rate) && net.code->exit != static_cast<int>(ExitKind::none);
+}
+
 int64_t coded_scratch_bytes(const NetworkView& net) {
   Arena arena{nullptr};
   for (int64_t i = 0; i < kSideBySide; ++i) take_coded(arena, net);
@@ -144,7 +149,12 @@ bool run_coded(const NetworkView& net, const Request& request, int64_t first, in
   for (int64_t i = 0; i < kSideBySide && i < count; ++i) samples[i] = take_coded(arena, net);
   int64_t done = 0;
   if (!request.spikes && !request.potentials && code.lanes) {
-    done = count % kPack < kFewestLanes ? count - count % kPack : count;
+    const int64_t rest = count % kPack;
+    if (refills_lanes(net)) {
+      done = count < code.fewest_lanes ? 0 : count;
+    } else {
+      done = rest < code.fewest_lanes ? count - rest : count;
+    }
     const Lanes lanes = take_lanes(arena, net, packs_together(net));
     if (!run_lanes(net, request, first, done, lanes, interrupt)) return false;
   }
