@@ -151,6 +151,65 @@ def test_a_subclass_may_decide_in_its_own_way() -> None:
     assert Contrary([torch.ones(2, 3)]).act(X[0]) == 7
 
 
+def of_another_process(array: np.ndarray) -> np.ndarray:
+    """The same, with a dtype that is an object of its own."""
+    sent: np.ndarray = pickle.loads(pickle.dumps(array))
+    assert sent.dtype is not array.dtype
+    return sent
+
+
+def test_arrays_give_the_bits_of_tensors(net: sf.SpikingNetwork) -> None:
+    batch = torch.randn(161, 3, generator=torch.Generator().manual_seed(1))
+    want, rows = net(batch).numpy(), batch.numpy()
+    wide = np.zeros((161, 6), np.float32)
+    wide[:, ::2] = rows
+    shifted = np.frombuffer(b"\0" + rows.tobytes(), np.uint8)[1:].view(np.float32).reshape(161, 3)  # not aligned
+    locked = rows.copy()
+    locked.setflags(write=False)
+    kinds = (rows, rows.astype(float), np.asfortranarray(rows), wide[:, ::2], shifted, locked, rows.astype(">f4"))
+    for given in (*kinds, of_another_process(rows), of_another_process(rows.astype(">f4"))):
+        for n in (0, 1, 2, 15, 16, 17, 161):
+            got = net(given[:n])
+            assert type(got) is np.ndarray
+            np.testing.assert_array_equal(got, want[:n], strict=True)
+        np.testing.assert_array_equal(net(given[3]), want[3], strict=True)
+    got = net(rows)
+    got += 1.0  # it is the caller's own
+    np.testing.assert_array_equal(net(rows), want, strict=True)
+    np.testing.assert_array_equal(net(rows, original_units=True), net(batch, original_units=True).numpy(), strict=True)
+
+
+def test_a_plain_array_takes_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = sf.SpikingNetwork([torch.randn(16, 3), torch.randn(2, 16)], [None, None], backend="cpu")
+    rows = X.numpy()
+    want = [net(rows), net(rows[0]), net(rows)]
+
+    def general(*_: object) -> None:
+        raise AssertionError("the general way")
+
+    monkeypatch.setattr(net, "_run", general)
+    for given, expected in zip((rows, rows[0], of_another_process(rows)), want, strict=True):
+        np.testing.assert_array_equal(net(given), expected)
+    for other in (rows.astype(float), rows.copy(order="F"), rows.astype(">f4"), rows.view(np.recarray)):
+        with pytest.raises(AssertionError, match="the general way"):
+            net(other)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((3, 5), np.float32), r"observations must have shape \(B, 3\) or \(3,\), got \(3, 5\)"),
+        (np.zeros((1, 2, 3), np.float32), r"got \(1, 2, 3\)"),
+        (np.zeros((), np.float32), r"got \(\)"),
+        (np.full((2, 3), np.nan, np.float32), "observations must be finite, got nan at sample 0, feature 0"),
+        (np.array([[0, 0, 1], [0, np.inf, 2]], np.float32), "observations must be finite, got inf at sample 1"),
+    ],
+)
+def test_arrays_of_other_kinds_are_refused(net: sf.SpikingNetwork, bad: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        net(bad)
+
+
 def test_huge_but_finite_observations_stay_exact() -> None:
     # The current overflows to infinity; such a neuron fires for ever, in every implementation.
     weights = [torch.tensor([[3.0], [-3.0]]), torch.tensor([[1.0, 2.0]])]

@@ -38,13 +38,12 @@ py::object fast_act(const py::object& plan, const py::object& fallback) {
   return py::reinterpret_steal<py::object>(function);
 }
 
-// The quick way for a batch, or None where tensors of that type cannot be exchanged without a call into Python.
+// The quick way for a batch. Tensors of a type that cannot be exchanged without a call into Python are never plain.
 py::object fast_run(const py::object& plan, const py::object& tensor_type) {
   const Plan& p = plan.cast<const Plan&>();
-  PyObject* function = make_run_tensor(p, plan.ptr(), tensor_type.ptr());
-  if (function) return py::reinterpret_steal<py::object>(function);
-  if (PyErr_Occurred()) throw py::error_already_set();
-  return py::none();
+  PyObject* function = make_run_batch(p, plan.ptr(), tensor_type.ptr());
+  if (!function) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(function);
 }
 
 const Kernels& choose_kernels(const std::optional<std::string>& isa) {
@@ -206,7 +205,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   m.def("fast_act", &fast_act, py::arg("plan"), py::arg("fallback"),
         "A function observation -> decision; anything but a plain float32 observation goes to `fallback`.");
   m.def("fast_run", &fast_run, py::arg("plan"), py::arg("tensor_type"),
-        "A function observations -> output; None for anything but a plain float32 tensor. Or None.");
+        "A function observations -> output; None for anything but a plain float32 tensor or array.");
   m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),
         py::arg("width"), py::arg("threshold"), py::arg("order"), py::arg("isa") = py::none(),
         "One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.");

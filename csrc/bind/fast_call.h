@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two calls without argument conversion, which costs more than a small network's hundred steps: one decision for a
-// numpy observation, and one batch for a torch tensor. What is not the plain case goes the general way, in Python.
+// numpy observation, and one batch for a torch tensor or a numpy array. What is not the plain case goes the general
+// way, in Python.
 #pragma once
 
 #include <Python.h>
@@ -21,10 +22,11 @@ constexpr int64_t kMaxActions = 256;
 struct FastCall {
   const Plan* plan;
   PyObject* owner;                   // keeps the plan alive
-  PyObject* type;                    // numpy.ndarray or torch.Tensor: exactly this type is the plain case
-  PyObject* float32;                 // of a decision: numpy's own description of that type
+  PyObject* array_type;              // numpy.ndarray: exactly this type is the plain case, and
+  PyObject* float32;                 // numpy's own description of that type
   PyObject* fallback;                // of a decision: Python function for every observation that is not the plain case
-  const dlpack::Exchange* exchange;  // of a batch
+  PyObject* tensor_type;             // of a batch: torch.Tensor, exactly
+  const dlpack::Exchange* exchange;  // of a batch; null: tensors go the general way
 };
 
 constexpr const char* kFastCall = "snnfast.fast_call";
@@ -33,9 +35,10 @@ inline void free_fast_call(PyObject* capsule) {
   FastCall* call = static_cast<FastCall*>(PyCapsule_GetPointer(capsule, kFastCall));
   if (!call) return;
   Py_XDECREF(call->owner);
-  Py_XDECREF(call->type);
+  Py_XDECREF(call->array_type);
   Py_XDECREF(call->float32);
   Py_XDECREF(call->fallback);
+  Py_XDECREF(call->tensor_type);
   delete call;
 }
 
@@ -45,11 +48,15 @@ inline const FastCall* fast_call_of(PyObject* self) {
 
 // A callable, or null with a Python error set.
 inline PyObject* make_fast_call(PyMethodDef* method, const FastCall& call) {
+  const pybind11::object array = pybind11::module_::import("numpy").attr("ndarray");
   FastCall* state = new FastCall(call);
+  state->array_type = array.ptr();
+  state->float32 = pybind11::dtype::of<float>().ptr();
   Py_INCREF(state->owner);
-  Py_INCREF(state->type);
-  Py_XINCREF(state->float32);
+  Py_INCREF(state->array_type);
+  Py_INCREF(state->float32);
   Py_XINCREF(state->fallback);
+  Py_XINCREF(state->tensor_type);
   PyObject* capsule = PyCapsule_New(state, kFastCall, free_fast_call);
   if (!capsule) return nullptr;
   PyObject* function = PyCFunction_NewEx(method, capsule, nullptr);
@@ -90,36 +97,27 @@ inline Outcome decide(const Plan& plan, const float* observation, float* output)
   return run_plain(plan, request);
 }
 
-// By the buffer protocol: arrays with a description of their own, such as those that another process has sent.
-inline Outcome decide_from_buffer(const Plan& plan, PyObject* array, float* output) {
-  Py_buffer view;
-  if (PyObject_GetBuffer(array, &view, PyBUF_ND | PyBUF_FORMAT) != 0) {
-    PyErr_Clear();
-    return Outcome::not_plain;
-  }
-  Outcome outcome = Outcome::not_plain;
-  if (view.ndim == 1 && view.shape[0] == plan.n_in() && view.itemsize == sizeof(float) && view.format &&
-      view.format[0] == 'f' && view.format[1] == 0) {
-    outcome = decide(plan, static_cast<const float*>(view.buf), output);
-  }
-  PyBuffer_Release(&view);
-  return outcome;
+// Whether an array's numbers are float32, in order and in place. An array that another process has sent has a
+// description of its own, which says the same.
+inline bool is_plain(const FastCall& call, const pybind11::array& array) {
+  using Numpy = pybind11::detail::npy_api;
+  constexpr int kPlain = pybind11::array::c_style | Numpy::NPY_ARRAY_ALIGNED_;
+  const pybind11::dtype type = array.dtype();
+  return (array.flags() & kPlain) == kPlain &&
+         (type.ptr() == call.float32 || (type.num() == Numpy::NPY_FLOAT_ && type.byteorder() == '='));
 }
 
-// The plain case of a decision: a contiguous float32 array of n_in finite numbers. The buffer protocol takes as long as
-// a sixth of a tiny network's hundred steps, so most arrays are looked into.
+// The plain case of a decision: a contiguous float32 array of n_in finite numbers. The buffer protocol would take as
+// long as a sixth of a tiny network's hundred steps, so arrays are looked into.
 inline PyObject* act(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
   namespace py = pybind11;
   const FastCall* call = fast_call_of(self);
-  if (count == 1 && !names && reinterpret_cast<PyObject*>(Py_TYPE(arguments[0])) == call->type) {
+  if (count == 1 && !names && reinterpret_cast<PyObject*>(Py_TYPE(arguments[0])) == call->array_type) {
     const Plan& plan = *call->plan;
     const auto array = py::reinterpret_borrow<py::array>(arguments[0]);
     Outcome outcome = Outcome::not_plain;
     float output[kMaxActions];
-    if (array.dtype().ptr() != call->float32) {
-      outcome = decide_from_buffer(plan, array.ptr(), output);
-    } else if (constexpr int kPlain = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-               array.ndim() == 1 && array.shape(0) == plan.n_in() && (array.flags() & kPlain) == kPlain) {
+    if (array.ndim() == 1 && array.shape(0) == plan.n_in() && is_plain(*call, array)) {
       outcome = decide(plan, static_cast<const float*>(array.data()), output);
     }
     if (outcome == Outcome::error) return nullptr;
@@ -134,8 +132,7 @@ inline PyObject* make_act(const Plan& plan, PyObject* owner, PyObject* fallback)
       "act", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(act)), METH_FASTCALL | METH_KEYWORDS,
       "act(observation, *, seed=0)\n--\n\nThe decision for one observation (n_in,): the index of the largest output, "
       "the first one at a tie."};
-  const pybind11::object array = pybind11::module_::import("numpy").attr("ndarray");
-  return make_fast_call(&method, {&plan, owner, array.ptr(), pybind11::dtype::of<float>().ptr(), fallback, nullptr});
+  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, fallback, nullptr, nullptr});
 }
 
 inline bool says(PyObject* object, PyObject* name, PyObject* expected) {
@@ -144,15 +141,47 @@ inline bool says(PyObject* object, PyObject* name, PyObject* expected) {
   return answer == expected;
 }
 
-// The plain case of a batch: a contiguous float32 tensor (B, n_in) of finite numbers on the CPU that needs no gradient
-// and is not the negative view of another. Returns the output, or None if it is not the plain case.
-inline PyObject* run_tensor(PyObject* self, PyObject* observations) {
+// The plain case of an array: contiguous, float32, (B, n_in) or (n_in,), finite numbers. Returns the output, or None if
+// it is not the plain case.
+inline PyObject* run_array(const FastCall& call, PyObject* observations) {
+  namespace py = pybind11;
+  const Plan& plan = *call.plan;
+  const auto array = py::reinterpret_borrow<py::array>(observations);
+  const auto dimensions = array.ndim();
+  if (dimensions < 1 || dimensions > 2 || array.shape(dimensions - 1) != plan.n_in() || array.shape(0) == 0 ||
+      !is_plain(call, array)) {
+    Py_RETURN_NONE;
+  }
+  try {
+    const py::ssize_t batch = dimensions == 2 ? array.shape(0) : 1, n_out = plan.n_out();
+    py::array_t<float> output =
+        dimensions == 2 ? py::array_t<float>({batch, n_out}) : py::array_t<float>(py::array::ShapeContainer{n_out});
+    Request request{};
+    request.observations = static_cast<const float*>(array.data());
+    request.batch = batch;
+    request.output = output.mutable_data();
+    const Outcome outcome = run_plain(plan, request);
+    if (outcome == Outcome::error) return nullptr;
+    if (outcome == Outcome::done) return output.release().ptr();
+  } catch (py::error_already_set& error) {
+    error.restore();
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+// The plain case of a batch: an array as above; or a contiguous float32 tensor (B, n_in) of finite numbers on the CPU
+// that needs no gradient and is not the negative view of another. Returns the output, or None if it is not the plain
+// case.
+inline PyObject* run_batch(PyObject* self, PyObject* observations) {
   static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   const FastCall* call = fast_call_of(self);
   const Plan& plan = *call->plan;
+  PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(observations));
+  if (type == call->array_type) return run_array(*call, observations);
+  if (type != call->tensor_type || !call->exchange) Py_RETURN_NONE;
   dlpack::Tensor x{};
-  if (reinterpret_cast<PyObject*>(Py_TYPE(observations)) != call->type) Py_RETURN_NONE;
   if (!says(observations, requires_grad, Py_False) || call->exchange->view(observations, &x) != 0) {
     PyErr_Clear();
     Py_RETURN_NONE;
@@ -189,12 +218,10 @@ inline PyObject* run_tensor(PyObject* self, PyObject* observations) {
   return static_cast<PyObject*>(object);
 }
 
-// Null without a Python error: the tensor type has no exchange interface.
-inline PyObject* make_run_tensor(const Plan& plan, PyObject* owner, PyObject* tensor_type) {
-  static PyMethodDef method = {"run", run_tensor, METH_O, "run(observations)\n--\n\nThe output, or None."};
+inline PyObject* make_run_batch(const Plan& plan, PyObject* owner, PyObject* tensor_type) {
+  static PyMethodDef method = {"run", run_batch, METH_O, "run(observations)\n--\n\nThe output, or None."};
   const dlpack::Exchange* exchange = dlpack::exchange_of(tensor_type);
-  if (!exchange) return nullptr;
-  return make_fast_call(&method, {&plan, owner, tensor_type, nullptr, nullptr, exchange});
+  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, nullptr, tensor_type, exchange});
 }
 
 }  // namespace snnfast

@@ -54,7 +54,7 @@ def fast_act(plan: typing.Any, fallback: typing.Any) -> typing.Any:
     """
 def fast_run(plan: typing.Any, tensor_type: typing.Any) -> typing.Any:
     """
-    A function observations -> output; None for anything but a plain float32 tensor. Or None.
+    A function observations -> output; None for anything but a plain float32 tensor or array.
     """
 def if_forward(current: typing.SupportsInt | typing.SupportsIndex, membrane: typing.SupportsInt | typing.SupportsIndex, spikes: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, order: str, isa: str | None = None) -> None:
     """

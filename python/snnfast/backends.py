@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from snnfast.spec.certificate import code_arguments
 Backend = Literal["auto", "reference", "cpu", "cuda"]
 Record = Literal["spikes", "potentials"]
 Act = Callable[..., int]
-FastRun = Callable[[Tensor], Tensor | None]
+FastRun = Callable[[Any], Any]  # of a tensor or an array gives the same kind, or None
 
 try:
     from snnfast import _core
@@ -66,7 +66,7 @@ class Executable(Protocol):
         """Output, spike counts, and records on request."""
 
     def fast_run(self) -> FastRun | None:
-        """A quicker way to run a batch that answers ``None`` for all but plain tensors, or ``None``: there is none."""
+        """A quicker way that answers ``None`` for all but plain tensors and arrays, or ``None``: there is none."""
 
     def act(self, general: Act) -> Act:
         """A quicker function for plain observations that leaves all others to ``general``, or that itself."""
@@ -156,8 +156,8 @@ class CpuExecutable:
         )
         return Simulation(output, counts, input_counts, spikes, potentials, steps, certified, saturated)
 
-    def fast_run(self) -> FastRun | None:
-        run: FastRun | None = _core.fast_run(self.plan, Tensor)
+    def fast_run(self) -> FastRun:
+        run: FastRun = _core.fast_run(self.plan, Tensor)
         return run
 
     def act(self, general: Act) -> Act:

@@ -252,11 +252,11 @@ class SpikingNetwork:
         """
         if torch.compiler.is_compiling() and isinstance(observations, Tensor):
             return self._as_operator(observations, seed, original_units)
-        # The common case first, in the fewest steps: a plain tensor, random numbers (if any) from the default seed.
+        # The common case first, in the fewest steps: plain numbers, random ones (if any) from the default seed.
         if self._fast_run is not None and seed == 0 and type(seed) is int:
-            output = self._fast_run(observations)  # type: ignore[arg-type]  # it looks for itself
-            if output is not None:
-                return output * self.output_scale if original_units else output
+            plain: Tensor | FloatArray | None = self._fast_run(observations)  # it looks for itself
+            if plain is not None:
+                return plain * self.output_scale if original_units else plain
         if isinstance(observations, Tensor) and ops.is_mapped(observations):
             return self._as_operator(observations, seed, original_units)
         batch = _as_observations(observations, self._n_in, self.device)
