@@ -209,18 +209,39 @@ def test_shares_count_the_work_that_is_needed(ceilings, monkeypatch):
     looked_up = ceilings.share("tables", (4, 16, 10, 5), 100, 7, [1, 1], 20.0, first_looked_up=True)
     assert looked_up.needed == (700.0 * 16, 700.0 * 8)
     assert looked_up.name == "2 vector steps and 1 addition per step"
-    events = ceilings.share("events", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0)
-    assert events.needed == (24_000.0, 4000.0)
-    assert events.share == events.in_place == pytest.approx(2.8 / 20)  # one rate for all memory here
+    network, stepped = ((8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0), 700.0 * (32 + 24)
+    events = ceilings.share("events", *network)
+    assert events.needed == (24_000.0, 4000.0, stepped)
+    assert events.share == events.in_place == pytest.approx((2.8 + 39.2) / 20)  # one rate for all memory here
     assert events.place == "L1, L1"
-    counted = ceilings.share("events", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0, last_counted=True)
-    assert counted.needed == (24_000.0, 7.0 * 20 * 8)
-    assert counted.name == "layer 2: additions of spikes' weights, layer 3: multiplications of counts"
+    assert events.exact is None
+    counted = ceilings.share("events", *network, last_counted=True)
+    assert counted.needed == (stepped, 24_000.0, 7.0 * 20 * 8)
+    assert counted.name == "layer 2: additions of spikes' weights, layer 3: multiplications of counts; neuron steps"
     assert ceilings.share("something new", (8, 30, 4), 100, 7, [1000.0], 20.0) is None
     monkeypatch.setattr(ceilings, "isa", "avx2")
-    runs = ceilings.share("prefix sums", (8, 30, 20, 4), 100, 7, [1000.0, 500.0], 20.0, in_runs=300.0)
-    assert runs.needed == (7200.0, 4000.0)
-    assert runs.name == "layer 2: additions of runs, layer 3: additions of spikes' weights"
+    runs = ceilings.share("prefix sums", *network, in_runs=300.0)
+    assert runs.needed == (stepped, 7200.0, 4000.0)
+    assert runs.name == "layer 2: additions of runs, layer 3: additions of spikes' weights; neuron steps"
+    assert runs.exact is None
+    certain = ceilings.share("prefix sums", *network, in_runs=300.0, exact=True)
+    assert certain.share == runs.share
+    assert certain.exact == events.share  # the way without runs
+
+
+def test_products_are_made_beside_neuron_steps(ceilings, monkeypatch):
+    rates = {"step": 1e4, "matrix": 1e7, "add_memory": 1e3}
+    monkeypatch.setattr(ceilings, "rate", lambda name, bytes=0: rates[name])
+    monkeypatch.setattr(ceilings, "lanes", 16)
+    monkeypatch.setattr(ceilings, "isa", "amx")
+    network = ((8, 64, 32, 4), 100, 7, [1000.0, 500.0], 20.0)
+    stepped, products = 700.0 * (64 + 32) / 1e4, 3 * 700.0 * (64 * 32 + 64 * 16) / 1e7
+    both = ceilings.share("slices", *network, exact=True)
+    assert both.name == "layer 2: products of bytes, layer 3: products of bytes; neuron steps beside"
+    assert both.seconds == pytest.approx(stepped)  # the longer
+    assert both.exact == pytest.approx((1000 * 32 / 1e3 + 500 * 16 / 1e3 + stepped) / 20)
+    rates["step"] = 1e9
+    assert ceilings.share("slices", *network).seconds == pytest.approx(products)
 
 
 def test_rows_in_runs_are_counted_per_sample():

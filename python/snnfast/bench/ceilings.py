@@ -8,13 +8,15 @@ Every method has a ceiling that no better code of the same method passes:
   its bit; the last layer takes an addition. Table loads and addresses run beside them and count nothing, and neither
   does a first layer whose spikes are looked up.
 * events: an addition with an operand from the first cache for every spike and every output that it reaches, padding
-  included. The neuron steps themselves count nothing. Beside it stands the share of what the same additions would take
-  if each fetched its weight from the cache that holds the whole layer; using a weight many times while it is near
-  passes that.
+  included, and the steps of the hidden neurons, which the same units take. Beside it stands the share of what the same
+  would take if each addition fetched its weight from the cache that holds the whole layer; using a weight many times
+  while it is near passes that.
 * prefix sums: the same, where the second layer has an addition for every input that fires at all and for every end of a
   run of neighbours that fire in the same step, if those are fewer than the spikes.
 * slices: for every layer the cheaper of additions and the products of its matrix of bytes, padding included; so are
-  prefix sums where there is a matrix unit.
+  prefix sums where there is a matrix unit. Products are made beside additions and neuron steps, so the longer of the
+  two counts. Runs and products give exact bits on a grid only: off it some neurons run again. So beside it stands the
+  share of what additions for every spike would take, the one way that is exact by itself; going the others passes that.
 * a last layer that is computed from how often its inputs spiked: a multiplication and an addition for every weight. To
   count the spikes counts nothing.
 """
@@ -87,10 +89,11 @@ class Share:
         name: of the ceiling, in words.
         needed: units of work that the run cannot do without; per term, where there are several.
         rate: units per second at best, per term.
-        seconds: at least; the sum over the terms.
+        seconds: at least: the sum over the terms, less what runs beside.
         share: ``seconds`` over what the run took at its best.
         in_place: of events, the same for weights that are fetched every time, else ``None``.
         place: the caches that the layers' weights lie in.
+        exact: of runs and products that must give exact bits off a grid, the same for additions for every spike.
     """
 
     name: str
@@ -100,6 +103,7 @@ class Share:
     share: float
     in_place: float | None = None
     place: str = ""
+    exact: float | None = None
 
     def json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -166,6 +170,7 @@ class Ceilings:
         first_looked_up: bool = False,
         in_runs: float = 0.0,
         last_counted: bool = False,
+        exact: bool = False,
     ) -> Share | None:
         """How near a run of a method came to its ceiling, or ``None`` for a method without a known one.
 
@@ -177,9 +182,12 @@ class Ceilings:
             first_looked_up: whether the first layer's spikes came from a table of trains.
             in_runs: of prefix sums: rows that the second layer adds, over the batch (:func:`rows_in_runs`).
             last_counted: whether the last layer was computed from its inputs' counts of spikes.
+            exact: whether it must give the exact contract's bits, of weights that lie on no grid.
         """
-        in_place, place = None, ""
+        in_place, place, exactly = None, "", None
         terms: list[tuple[float, float]]
+        beside: list[tuple[float, float]] = []  # on another unit
+        stepped = (float(timesteps * batch * sum(map(self.padded, sizes[1:-1]))), self.rate("step"))
         if method == "tables" and batch == 1:
             terms = [(float(timesteps), self.rate("step_latency"))]
             name = "latency of the neuron step"
@@ -194,13 +202,14 @@ class Ceilings:
         elif method == "events" and not last_counted:
             adds = [count * self.padded(n) for count, n in zip(spikes, sizes[2:], strict=True)]
             weights = [4 * n_in * self.padded(n) for n_in, n in itertools.pairwise(sizes[1:])]
-            terms = [(n, self.rate("add_memory", self.caches[0] // 2)) for n in adds]
-            name = "additions of spikes' weights"
+            terms = [*((n, self.rate("add_memory", self.caches[0] // 2)) for n in adds), stepped]
+            name = "additions of spikes' weights, and neuron steps"
             fetched = sum(n / self.rate("add_memory", bytes) for n, bytes in zip(adds, weights, strict=True))
-            in_place, place = fetched / seconds, ", ".join(map(self.level, weights))
+            in_place = (fetched + stepped[0] / stepped[1]) / seconds
+            place = ", ".join(map(self.level, weights))
         elif method in ("events", "slices", "prefix sums"):
             rows = self.rate("add_memory", self.caches[0] // 2)
-            terms, took = [], []
+            terms, took, every = [stepped], [], 0.0
             for layer, (count, (n_in, n_out)) in enumerate(zip(spikes, itertools.pairwise(sizes[1:]), strict=True)):
                 runs = method == "prefix sums" and layer == 0
                 ways = {
@@ -218,11 +227,15 @@ class Ceilings:
                 what, term = min(
                     ((name, way) for name, way in ways.items() if way is not None), key=lambda x: x[1][0] / x[1][1]
                 )
-                terms.append(term)
+                (beside if what == "products of bytes" else terms).append(term)
                 took.append(what)
+                every += count * self.padded(n_out) / rows
             name = ", ".join(f"layer {i}: {what}" for i, what in enumerate(took, 2))
+            name += "; neuron steps" + " beside" * bool(beside)
+            if exact and method != "events":
+                exactly = (every + stepped[0] / stepped[1]) / seconds
         else:
             return None
-        least = sum(needed / rate for needed, rate in terms)
-        needed, rates = zip(*terms, strict=True)
-        return Share(name, needed, rates, least, least / seconds, in_place, place)
+        least = max(sum(needed / rate for needed, rate in unit) for unit in (terms, beside))
+        needed, rates = zip(*terms, *beside, strict=True)
+        return Share(name, needed, rates, least, least / seconds, in_place, place, exactly)
