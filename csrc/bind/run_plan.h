@@ -15,8 +15,9 @@
 
 namespace snnfast {
 
-// Work (see Plan::work) from which on other Python threads may run meanwhile, and signals are looked at.
-constexpr double kReleaseWork = 2e4;
+// Work (see Plan::work) from which on other Python threads may run meanwhile, and signals are looked at: some 15 to 50
+// us. To give the lock away and take it again costs half a microsecond and more.
+constexpr double kReleaseWork = 4e5;
 constexpr auto kSignalInterval = std::chrono::milliseconds(20);
 
 constexpr Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
