@@ -179,18 +179,31 @@ def test_arrays_give_the_bits_of_tensors(net: sf.SpikingNetwork) -> None:
     np.testing.assert_array_equal(net(rows, original_units=True), net(batch, original_units=True).numpy(), strict=True)
 
 
+def test_float64_is_rounded_as_torch_rounds_it(net: sf.SpikingNetwork) -> None:
+    random = np.random.default_rng(0)
+    fine = random.standard_normal((400, 3)) * 10.0 ** random.integers(-42, 5, (400, 3))  # denormals in float32 as well
+    want = net(torch.from_numpy(fine).float()).numpy()
+    np.testing.assert_array_equal(net(fine), want, strict=True)
+    assert [net.act(row) for row in fine] == want.argmax(1).tolist()
+    for huge in (np.full((2, 3), 1e39), np.array([[0.0, 1.0, 2.0], [0.0, -1e300, 0.0]])):
+        with pytest.raises(ValueError, match="observations must be finite"):
+            net(huge)
+        with pytest.raises(ValueError, match="observations must be finite"):
+            net.act(huge[1])
+
+
 def test_a_plain_array_takes_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
     net = sf.SpikingNetwork([torch.randn(16, 3), torch.randn(2, 16)], [None, None], backend="cpu")
     rows = X.numpy()
-    want = [net(rows), net(rows[0]), net(rows)]
+    want = [net(rows), net(rows[0]), net(rows), net(rows)]
 
     def general(*_: object) -> None:
         raise AssertionError("the general way")
 
     monkeypatch.setattr(net, "_run", general)
-    for given, expected in zip((rows, rows[0], of_another_process(rows)), want, strict=True):
-        np.testing.assert_array_equal(net(given), expected)
-    for other in (rows.astype(float), rows.copy(order="F"), rows.astype(">f4"), rows.view(np.recarray)):
+    for given, expected in zip((rows, rows[0], of_another_process(rows), rows.astype(float)), want, strict=True):
+        np.testing.assert_array_equal(net(given), expected, strict=True)
+    for other in (rows.astype(np.int64), rows.copy(order="F"), rows.astype(">f4"), rows.view(np.recarray)):
         with pytest.raises(AssertionError, match="the general way"):
             net(other)
 

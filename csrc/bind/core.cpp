@@ -203,9 +203,9 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_property_readonly("n_out", &Plan::n_out);
 
   m.def("fast_act", &fast_act, py::arg("plan"), py::arg("fallback"),
-        "A function observation -> decision; anything but a plain float32 observation goes to `fallback`.");
+        "A function observation -> decision; anything but a plain array goes to `fallback`.");
   m.def("fast_run", &fast_run, py::arg("plan"), py::arg("tensor_type"),
-        "A function observations -> output; None for anything but a plain float32 tensor or array.");
+        "A function observations -> output; None for anything but a plain float32 tensor or a plain array.");
   m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),
         py::arg("width"), py::arg("threshold"), py::arg("order"), py::arg("isa") = py::none(),
         "One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.");

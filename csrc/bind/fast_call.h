@@ -9,6 +9,8 @@
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
+#include <new>
 
 #include "bind/dlpack.h"
 #include "bind/run_plan.h"
@@ -97,17 +99,25 @@ inline Outcome decide(const Plan& plan, const float* observation, float* output)
   return run_plain(plan, request);
 }
 
-// Whether an array's numbers are float32, in order and in place. An array that another process has sent has a
-// description of its own, which says the same.
-inline bool is_plain(const FastCall& call, const pybind11::array& array) {
+// The numbers of an array, float32 or float64, in order and in place; null for other arrays. What must be converted, as
+// most physics gives it, is `converted`. An array that another process has sent has a description of its own.
+inline const float* numbers_of(const FastCall& call, const pybind11::array& array,
+                               std::unique_ptr<float[]>& converted) {
   using Numpy = pybind11::detail::npy_api;
   constexpr int kPlain = pybind11::array::c_style | Numpy::NPY_ARRAY_ALIGNED_;
+  if ((array.flags() & kPlain) != kPlain) return nullptr;
   const pybind11::dtype type = array.dtype();
-  return (array.flags() & kPlain) == kPlain &&
-         (type.ptr() == call.float32 || (type.num() == Numpy::NPY_FLOAT_ && type.byteorder() == '='));
+  if (type.ptr() == call.float32) return static_cast<const float*>(array.data());
+  if (type.byteorder() != '=') return nullptr;
+  if (type.num() == Numpy::NPY_FLOAT_) return static_cast<const float*>(array.data());
+  if (type.num() != Numpy::NPY_DOUBLE_) return nullptr;
+  const auto* const numbers = static_cast<const double*>(array.data());
+  converted.reset(new (std::nothrow) float[static_cast<size_t>(array.size())]);
+  for (pybind11::ssize_t i = 0; converted && i < array.size(); ++i) converted[i] = static_cast<float>(numbers[i]);
+  return converted.get();
 }
 
-// The plain case of a decision: a contiguous float32 array of n_in finite numbers. The buffer protocol would take as
+// The plain case of a decision: a contiguous array of n_in finite numbers. The buffer protocol would take as
 // long as a sixth of a tiny network's hundred steps, so arrays are looked into.
 inline PyObject* act(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
   namespace py = pybind11;
@@ -117,8 +127,9 @@ inline PyObject* act(PyObject* self, PyObject* const* arguments, Py_ssize_t coun
     const auto array = py::reinterpret_borrow<py::array>(arguments[0]);
     Outcome outcome = Outcome::not_plain;
     float output[kMaxActions];
-    if (array.ndim() == 1 && array.shape(0) == plan.n_in() && is_plain(*call, array)) {
-      outcome = decide(plan, static_cast<const float*>(array.data()), output);
+    std::unique_ptr<float[]> converted;
+    if (array.ndim() == 1 && array.shape(0) == plan.n_in()) {
+      if (const float* numbers = numbers_of(*call, array, converted)) outcome = decide(plan, numbers, output);
     }
     if (outcome == Outcome::error) return nullptr;
     const int64_t best = outcome == Outcome::done ? largest(output, plan.n_out()) : -1;
@@ -141,23 +152,25 @@ inline bool says(PyObject* object, PyObject* name, PyObject* expected) {
   return answer == expected;
 }
 
-// The plain case of an array: contiguous, float32, (B, n_in) or (n_in,), finite numbers. Returns the output, or None if
-// it is not the plain case.
+// The plain case of an array: contiguous, (B, n_in) or (n_in,), finite numbers. Returns the output, or None if it is
+// not the plain case.
 inline PyObject* run_array(const FastCall& call, PyObject* observations) {
   namespace py = pybind11;
   const Plan& plan = *call.plan;
   const auto array = py::reinterpret_borrow<py::array>(observations);
   const auto dimensions = array.ndim();
-  if (dimensions < 1 || dimensions > 2 || array.shape(dimensions - 1) != plan.n_in() || array.shape(0) == 0 ||
-      !is_plain(call, array)) {
+  if (dimensions < 1 || dimensions > 2 || array.shape(dimensions - 1) != plan.n_in() || array.shape(0) == 0) {
     Py_RETURN_NONE;
   }
+  std::unique_ptr<float[]> converted;
+  const float* const numbers = numbers_of(call, array, converted);
+  if (!numbers) Py_RETURN_NONE;
   try {
     const py::ssize_t batch = dimensions == 2 ? array.shape(0) : 1, n_out = plan.n_out();
     py::array_t<float> output =
         dimensions == 2 ? py::array_t<float>({batch, n_out}) : py::array_t<float>(py::array::ShapeContainer{n_out});
     Request request{};
-    request.observations = static_cast<const float*>(array.data());
+    request.observations = numbers;
     request.batch = batch;
     request.output = output.mutable_data();
     const Outcome outcome = run_plain(plan, request);

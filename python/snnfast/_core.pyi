@@ -50,11 +50,11 @@ def cap_isa(name: str) -> None:
     ...
 def fast_act(plan: typing.Any, fallback: typing.Any) -> typing.Any:
     """
-    A function observation -> decision; anything but a plain float32 observation goes to `fallback`.
+    A function observation -> decision; anything but a plain array goes to `fallback`.
     """
 def fast_run(plan: typing.Any, tensor_type: typing.Any) -> typing.Any:
     """
-    A function observations -> output; None for anything but a plain float32 tensor or array.
+    A function observations -> output; None for anything but a plain float32 tensor or a plain array.
     """
 def if_forward(current: typing.SupportsInt | typing.SupportsIndex, membrane: typing.SupportsInt | typing.SupportsIndex, spikes: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, order: str, isa: str | None = None) -> None:
     """
