@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import snnfast as sf
+from snnfast import _core, backends
 from snnfast.spec import NetworkSpec, NeuronSpec
 
 
@@ -177,6 +178,43 @@ def test_arrays_give_the_bits_of_tensors(net: sf.SpikingNetwork) -> None:
     got += 1.0  # it is the caller's own
     np.testing.assert_array_equal(net(rows), want, strict=True)
     np.testing.assert_array_equal(net(rows, original_units=True), net(batch, original_units=True).numpy(), strict=True)
+
+
+def test_a_plain_observation_takes_the_quick_way_to_a_decision() -> None:
+    net = sf.SpikingNetwork([torch.randn(16, 3), torch.randn(2, 16)], [None, None], backend="cpu")
+    assert isinstance(net._executable, backends.CpuExecutable)
+    act = _core.fast_act(net._executable.plan, lambda *_, **__: "the general way", torch.Tensor)
+    row, wide = X[0], torch.zeros(6)
+    wide[::2] = row
+    want = int(net(row).argmax())
+    plain = row.numpy()
+    for given in (plain, plain.astype(float), of_another_process(plain), row, X[:, :3][0], X.reshape(-1)[:3]):
+        assert act(given) == want
+    learned = row.clone().requires_grad_()
+    for other in (wide[::2], row.double(), learned, torch.nn.Parameter(row), row[:2], X, plain[::-1], plain.tolist()):
+        assert act(other) == "the general way"
+    with torch.no_grad():
+        negative = torch._neg_view(row)
+    assert act(negative) == "the general way"
+    assert act(torch.tensor([0.0, math.nan, 0.0])) == "the general way"
+    assert act(row, seed=1) == "the general way"
+    assert net.act(wide[::2]) == want
+    with pytest.raises(NotImplementedError, match="must not require a gradient"):
+        net.act(learned)
+    for bad in (row[:2], X, torch.zeros(())):
+        with pytest.raises(ValueError, match=r"observation(s)? must have shape"):
+            net.act(bad)
+
+
+def test_a_single_tensor_takes_the_quick_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = sf.SpikingNetwork([torch.randn(16, 3), torch.randn(2, 16)], [None, None], backend="cpu")
+    want = net(X)
+    monkeypatch.setattr(net, "_run", None)
+    got = net(X[1])
+    assert got.shape == (2,)
+    assert torch.equal(got, want[1])
+    got += 1.0
+    assert torch.equal(net(X), want)
 
 
 def test_float64_is_rounded_as_torch_rounds_it(net: sf.SpikingNetwork) -> None:

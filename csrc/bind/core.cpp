@@ -30,10 +30,10 @@ namespace {
 }
 
 // The quick way to a decision, or `fallback` itself for a network with very many outputs.
-py::object fast_act(const py::object& plan, const py::object& fallback) {
+py::object fast_act(const py::object& plan, const py::object& fallback, const py::object& tensor_type) {
   const Plan& p = plan.cast<const Plan&>();
   if (p.n_out() > kMaxActions) return fallback;
-  PyObject* function = make_act(p, plan.ptr(), fallback.ptr());
+  PyObject* function = make_act(p, plan.ptr(), fallback.ptr(), tensor_type.ptr());
   if (!function) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(function);
 }
@@ -202,8 +202,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       .def_property_readonly("n_in", &Plan::n_in)
       .def_property_readonly("n_out", &Plan::n_out);
 
-  m.def("fast_act", &fast_act, py::arg("plan"), py::arg("fallback"),
-        "A function observation -> decision; anything but a plain array goes to `fallback`.");
+  m.def("fast_act", &fast_act, py::arg("plan"), py::arg("fallback"), py::arg("tensor_type"),
+        "A function observation -> decision; anything but a plain array or tensor goes to `fallback`.");
   m.def("fast_run", &fast_run, py::arg("plan"), py::arg("tensor_type"),
         "A function observations -> output; None for anything but a plain float32 tensor or a plain array.");
   m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Two calls without argument conversion, which costs more than a small network's hundred steps: one decision for a
-// numpy observation, and one batch for a torch tensor or a numpy array. What is not the plain case goes the general
-// way, in Python.
+// Two calls without argument conversion, which costs more than a small network's hundred steps: one decision, and one
+// batch, for a numpy array or a torch tensor. What is not the plain case goes the general way, in Python.
 #pragma once
 
 #include <Python.h>
@@ -27,8 +26,8 @@ struct FastCall {
   PyObject* array_type;              // numpy.ndarray: exactly this type is the plain case, and
   PyObject* float32;                 // numpy's own description of that type
   PyObject* fallback;                // of a decision: Python function for every observation that is not the plain case
-  PyObject* tensor_type;             // of a batch: torch.Tensor, exactly
-  const dlpack::Exchange* exchange;  // of a batch; null: tensors go the general way
+  PyObject* tensor_type;             // torch.Tensor, exactly
+  const dlpack::Exchange* exchange;  // null: tensors go the general way
 };
 
 constexpr const char* kFastCall = "snnfast.fast_call";
@@ -53,12 +52,13 @@ inline PyObject* make_fast_call(PyMethodDef* method, const FastCall& call) {
   const pybind11::object array = pybind11::module_::import("numpy").attr("ndarray");
   FastCall* state = new FastCall(call);
   state->array_type = array.ptr();
+  state->exchange = dlpack::exchange_of(state->tensor_type);
   state->float32 = pybind11::dtype::of<float>().ptr();
   Py_INCREF(state->owner);
   Py_INCREF(state->array_type);
   Py_INCREF(state->float32);
   Py_XINCREF(state->fallback);
-  Py_XINCREF(state->tensor_type);
+  Py_INCREF(state->tensor_type);
   PyObject* capsule = PyCapsule_New(state, kFastCall, free_fast_call);
   if (!capsule) return nullptr;
   PyObject* function = PyCFunction_NewEx(method, capsule, nullptr);
@@ -117,39 +117,67 @@ inline const float* numbers_of(const FastCall& call, const pybind11::array& arra
   return converted.get();
 }
 
+inline bool says(PyObject* object, PyObject* name, PyObject* expected) {
+  PyObject* answer = PyObject_GetAttr(object, name);
+  Py_XDECREF(answer);
+  return answer == expected;
+}
+
+// The numbers of a tensor (n_in,) or (B, n_in) that is exactly torch.Tensor: float32, in order, on the CPU, not empty;
+// it needs no gradient and is not the negative view of another. Null for other tensors.
+inline const float* numbers_of(const FastCall& call, PyObject* tensor, dlpack::Tensor& x) {
+  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+  if (!call.exchange || !says(tensor, requires_grad, Py_False) || call.exchange->view(tensor, &x) != 0) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  const int64_t n_in = call.plan->n_in();
+  const bool numbers = x.device.type == dlpack::kCpu && x.data && x.dtype.code == dlpack::kFloat32.code &&
+                       x.dtype.bits == dlpack::kFloat32.bits && x.dtype.lanes == 1;
+  if (!numbers || x.ndim < 1 || x.ndim > 2 || x.shape[x.ndim - 1] != n_in || x.shape[0] <= 0) return nullptr;
+  const bool rows = x.ndim == 1 || !x.strides || x.strides[0] == n_in || x.shape[0] == 1;
+  if (!rows || (x.strides && x.strides[x.ndim - 1] != 1 && n_in != 1)) return nullptr;
+  PyObject* negative = PyObject_CallMethodNoArgs(tensor, is_neg);
+  Py_XDECREF(negative);
+  if (negative != Py_False) {
+    PyErr_Clear();
+    return nullptr;
+  }
+  return reinterpret_cast<const float*>(static_cast<const char*>(x.data) + x.byte_offset);
+}
+
 // The plain case of a decision: a contiguous array of n_in finite numbers. The buffer protocol would take as
 // long as a sixth of a tiny network's hundred steps, so arrays are looked into.
 inline PyObject* act(PyObject* self, PyObject* const* arguments, Py_ssize_t count, PyObject* names) {
   namespace py = pybind11;
   const FastCall* call = fast_call_of(self);
-  if (count == 1 && !names && reinterpret_cast<PyObject*>(Py_TYPE(arguments[0])) == call->array_type) {
-    const Plan& plan = *call->plan;
-    const auto array = py::reinterpret_borrow<py::array>(arguments[0]);
-    Outcome outcome = Outcome::not_plain;
-    float output[kMaxActions];
+  if (count == 1 && !names) {
+    PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(arguments[0]));
+    const float* numbers = nullptr;
     std::unique_ptr<float[]> converted;
-    if (array.ndim() == 1 && array.shape(0) == plan.n_in()) {
-      if (const float* numbers = numbers_of(*call, array, converted)) outcome = decide(plan, numbers, output);
+    if (type == call->array_type) {
+      const auto array = py::reinterpret_borrow<py::array>(arguments[0]);
+      if (array.ndim() == 1 && array.shape(0) == call->plan->n_in()) numbers = numbers_of(*call, array, converted);
+    } else if (dlpack::Tensor x{}; type == call->tensor_type) {
+      numbers = numbers_of(*call, arguments[0], x);
+      if (x.ndim != 1) numbers = nullptr;
     }
+    float output[kMaxActions];
+    const Outcome outcome = numbers ? decide(*call->plan, numbers, output) : Outcome::not_plain;
     if (outcome == Outcome::error) return nullptr;
-    const int64_t best = outcome == Outcome::done ? largest(output, plan.n_out()) : -1;
+    const int64_t best = outcome == Outcome::done ? largest(output, call->plan->n_out()) : -1;
     if (best >= 0) return PyLong_FromLongLong(best);
   }
   return PyObject_Vectorcall(call->fallback, arguments, static_cast<size_t>(count), names);
 }
 
-inline PyObject* make_act(const Plan& plan, PyObject* owner, PyObject* fallback) {
+inline PyObject* make_act(const Plan& plan, PyObject* owner, PyObject* fallback, PyObject* tensor_type) {
   static PyMethodDef method = {
       "act", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(act)), METH_FASTCALL | METH_KEYWORDS,
       "act(observation, *, seed=0)\n--\n\nThe decision for one observation (n_in,): the index of the largest output, "
       "the first one at a tie."};
-  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, fallback, nullptr, nullptr});
-}
-
-inline bool says(PyObject* object, PyObject* name, PyObject* expected) {
-  PyObject* answer = PyObject_GetAttr(object, name);
-  Py_XDECREF(answer);
-  return answer == expected;
+  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, fallback, tensor_type, nullptr});
 }
 
 // The plain case of an array: contiguous, (B, n_in) or (n_in,), finite numbers. Returns the output, or None if it is
@@ -183,42 +211,27 @@ inline PyObject* run_array(const FastCall& call, PyObject* observations) {
   Py_RETURN_NONE;
 }
 
-// The plain case of a batch: an array as above; or a contiguous float32 tensor (B, n_in) of finite numbers on the CPU
-// that needs no gradient and is not the negative view of another. Returns the output, or None if it is not the plain
+// The plain case of a batch: an array or a tensor with numbers_of. Returns the output, or None if it is not the plain
 // case.
 inline PyObject* run_batch(PyObject* self, PyObject* observations) {
-  static PyObject* const requires_grad = PyUnicode_InternFromString("requires_grad");
-  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   const FastCall* call = fast_call_of(self);
   const Plan& plan = *call->plan;
   PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(observations));
   if (type == call->array_type) return run_array(*call, observations);
-  if (type != call->tensor_type || !call->exchange) Py_RETURN_NONE;
+  if (type != call->tensor_type) Py_RETURN_NONE;
   dlpack::Tensor x{};
-  if (!says(observations, requires_grad, Py_False) || call->exchange->view(observations, &x) != 0) {
-    PyErr_Clear();
-    Py_RETURN_NONE;
-  }
-  const bool plain =
-      x.device.type == dlpack::kCpu && x.ndim == 2 && x.shape[1] == plan.n_in() && x.data &&
-      x.dtype.code == dlpack::kFloat32.code && x.dtype.bits == dlpack::kFloat32.bits && x.dtype.lanes == 1 &&
-      x.shape[0] > 0 &&
-      (!x.strides || ((x.strides[1] == 1 || plan.n_in() == 1) && (x.strides[0] == plan.n_in() || x.shape[0] == 1)));
-  if (!plain) Py_RETURN_NONE;
-  PyObject* negative = PyObject_CallMethodNoArgs(observations, is_neg);
-  Py_XDECREF(negative);
-  if (negative != Py_False) {
-    PyErr_Clear();
-    Py_RETURN_NONE;
-  }
-  int64_t shape[2] = {x.shape[0], plan.n_out()};
-  dlpack::Tensor prototype{nullptr, {dlpack::kCpu, 0}, 2, dlpack::kFloat32, shape, nullptr, 0};
+  const float* const numbers = numbers_of(*call, observations, x);
+  if (!numbers) Py_RETURN_NONE;
+  const int64_t batch = x.ndim == 2 ? x.shape[0] : 1;
+  int64_t shape[2] = {batch, plan.n_out()};
+  int64_t* const wanted = shape + (2 - x.ndim);
+  dlpack::Tensor prototype{nullptr, {dlpack::kCpu, 0}, x.ndim, dlpack::kFloat32, wanted, nullptr, 0};
   dlpack::ManagedTensor* output = nullptr;
   const auto set_error = [](void*, const char*, const char* message) { PyErr_SetString(PyExc_RuntimeError, message); };
   if (call->exchange->allocate(&prototype, &output, nullptr, set_error) != 0) return nullptr;
   Request request{};
-  request.observations = reinterpret_cast<const float*>(static_cast<const char*>(x.data) + x.byte_offset);
-  request.batch = shape[0];
+  request.observations = numbers;
+  request.batch = batch;
   request.output = reinterpret_cast<float*>(static_cast<char*>(output->tensor.data) + output->tensor.byte_offset);
   const Outcome outcome = run_plain(plan, request);
   if (outcome != Outcome::done) {
@@ -233,8 +246,7 @@ inline PyObject* run_batch(PyObject* self, PyObject* observations) {
 
 inline PyObject* make_run_batch(const Plan& plan, PyObject* owner, PyObject* tensor_type) {
   static PyMethodDef method = {"run", run_batch, METH_O, "run(observations)\n--\n\nThe output, or None."};
-  const dlpack::Exchange* exchange = dlpack::exchange_of(tensor_type);
-  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, nullptr, tensor_type, exchange});
+  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, nullptr, tensor_type, nullptr});
 }
 
 }  // namespace snnfast

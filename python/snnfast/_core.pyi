@@ -48,9 +48,9 @@ class Plan:
         ...
 def cap_isa(name: str) -> None:
     ...
-def fast_act(plan: typing.Any, fallback: typing.Any) -> typing.Any:
+def fast_act(plan: typing.Any, fallback: typing.Any, tensor_type: typing.Any) -> typing.Any:
     """
-    A function observation -> decision; anything but a plain array goes to `fallback`.
+    A function observation -> decision; anything but a plain array or tensor goes to `fallback`.
     """
 def fast_run(plan: typing.Any, tensor_type: typing.Any) -> typing.Any:
     """

@@ -161,7 +161,7 @@ class CpuExecutable:
         return run
 
     def act(self, general: Act) -> Act:
-        act: Act = _core.fast_act(self.plan, general)
+        act: Act = _core.fast_act(self.plan, general, Tensor)
         return act
 
     def method(self) -> dict[str, str]:
