@@ -73,6 +73,7 @@ struct Lanes {
   float* features = nullptr;  // (kPack, n_in)
   float* turned = nullptr;    // (n_in, kPack): the same, of rate with an exit where turns_features says so
   uint32_t* ids = nullptr;    // inputs that may not be zero; between layers others may work in it
+  float* numbers = nullptr;   // of radix with an exit, a block per pack: the last hidden layer's, all bits
   int32_t* late = nullptr;    // (kCodedBlock): of rate, samples that did not stop early
   float* packs = nullptr;
 
@@ -92,6 +93,9 @@ inline Lanes take_lanes(Arena& arena, const NetworkView& net, int64_t packs) {
   if (leaves && turns_features(net.layers[0])) lanes.turned = arena.take<float>(net.layers[0].n_in * kPack);
   lanes.ids = arena.take<uint32_t>(lanes.rows.widest);
   lanes.late = leaves ? arena.take<int32_t>(kCodedBlock) : nullptr;
+  if (packs > 1 && net.code->kind == static_cast<int>(CodeKind::radix)) {
+    lanes.numbers = arena.take<float>(packs * net.layers[net.n_layers - 1].n_in * kPack);
+  }
   lanes.packs = arena.take<float>(packs * lanes.rows.total * kPack);
   return lanes;
 }
@@ -295,6 +299,27 @@ inline void start_lanes(const NetworkView& net, const Request& request, const in
     for (int64_t j = 0; j < layer.n_out; ++j) inputs[j * kPack + i] = lanes.currents[j];
   }
   if (lanes.turned) turned_currents(layer, lanes.turned, lanes.ids, inputs);
+}
+
+SNNFAST_INLINE uint64_t first_lanes(int64_t n) { return n < 64 ? (uint64_t{1} << n) - 1 : ~uint64_t{0}; }
+
+// The last samples of a few packs move where there is room, as soon as that saves a pack: f(from, to) of lanes, counted
+// through all packs. `busy`: lanes that have a sample, of every pack; `used`: up to where there are any. Returns that.
+template <class F>
+SNNFAST_INLINE int64_t close_up(uint64_t* busy, int64_t used, F&& f) {
+  static_assert(kPack <= 64, "a word has a bit for every lane");
+  int64_t alive = 0;
+  for (int64_t p = 0; p * kPack < used; ++p) alive += __builtin_popcountll(busy[p]);
+  if ((alive + kPack - 1) / kPack == (used + kPack - 1) / kPack) return used;
+  int64_t hole = 0;
+  for (int64_t from = used - 1; from >= alive; --from) {
+    if (!(busy[from / kPack] >> from % kPack & 1u)) continue;
+    while (busy[hole / kPack] >> hole % kPack & 1u) ++hole;
+    busy[hole / kPack] |= uint64_t{1} << hole % kPack;
+    busy[from / kPack] &= ~(uint64_t{1} << from % kPack);
+    f(from, hole);
+  }
+  return alive;
 }
 
 // A sample has run its last step.

@@ -217,19 +217,16 @@ inline int64_t digits_packs(const NetworkView& net) {
   return net.code->exit == static_cast<int>(ExitKind::none) ? kDigitPacks / 2 : kDigitPacks;
 }
 
-SNNFAST_INLINE uint64_t first_lanes(int64_t n) { return n < 64 ? (uint64_t{1} << n) - 1 : ~uint64_t{0}; }
-
 template <bool Signed>
 bool run_digits_lanes(const NetworkView& net, const Request& request, int64_t first, int64_t count, const Lanes& lanes,
                       const Interrupt& interrupt) {
-  static_assert(kPack <= 64, "a word has a bit for every lane");
   const int64_t size = lanes.rows.total * kPack, together = digits_packs(net) * kPack;
   int64_t samples[kDigitPacks * kPack];  // of every lane
   int64_t sources[kDigitPacks * kPack], targets[kDigitPacks * kPack];
   uint64_t busy[kDigitPacks] = {};  // lanes that have a sample, of every pack
   const auto place_of = [&](int64_t lane) { return lane / kPack * size + lane % kPack; };
   for (int64_t begin = 0; begin < count; begin += together) {
-    int64_t used = count - begin < together ? count - begin : together, alive = used;
+    int64_t used = count - begin < together ? count - begin : together;
     for (int64_t i = 0; i < used; ++i) samples[i] = first + begin + i;
     for (int64_t i = 0; i < used; i += kPack) {
       const int64_t n = used - i < kPack ? used - i : kPack;
@@ -237,7 +234,7 @@ bool run_digits_lanes(const NetworkView& net, const Request& request, int64_t fi
       start_digits(net, lanes, lanes.packs + place_of(i));
       busy[i / kPack] = first_lanes(n);
     }
-    for (int64_t t = 0; t < net.timesteps && alive > 0; ++t) {
+    for (int64_t t = 0; t < net.timesteps && used > 0; ++t) {
       if (interrupt.poll(interrupt.context)) return false;
       const bool end = t + 1 == net.timesteps;
       for (int64_t p = 0; p * kPack < used; ++p) {
@@ -250,20 +247,14 @@ bool run_digits_lanes(const NetworkView& net, const Request& request, int64_t fi
           finish_lane(net, request, samples[p * kPack + i], lanes, pack, i, t + 1, certain >> i & 1u);
         }
         busy[p] &= ~leave;
-        alive -= __builtin_popcountll(leave);
       }
-      // The last lanes move where there is room, as soon as that saves a pack.
-      if ((alive + kPack - 1) / kPack == (used + kPack - 1) / kPack) continue;
-      int64_t n_moves = 0, hole = 0;
-      for (int64_t from = used - 1; from >= alive; --from) {
-        if (!(busy[from / kPack] >> from % kPack & 1u)) continue;
-        while (busy[hole / kPack] >> hole % kPack & 1u) ++hole;
-        samples[hole] = samples[from];
-        busy[hole / kPack] |= uint64_t{1} << hole % kPack;
-        busy[from / kPack] &= ~(uint64_t{1} << from % kPack);
+      int64_t n_moves = 0;
+      used = close_up(busy, used, [&](int64_t from, int64_t to) {
+        samples[to] = samples[from];
         sources[n_moves] = place_of(from);
-        targets[n_moves++] = place_of(hole);
-      }
+        targets[n_moves++] = place_of(to);
+      });
+      if (n_moves == 0) continue;
       const auto move = [&](int64_t row, int64_t to) {
         for (; row < to; ++row) {
           float* const at = lanes.packs + row * kPack;
@@ -272,7 +263,6 @@ bool run_digits_lanes(const NetworkView& net, const Request& request, int64_t fi
       };
       move(0, lanes.rows.output);
       move(lanes.rows.running, request.spike_counts ? lanes.rows.total : lanes.rows.counts);
-      used = alive;
     }
   }
   return true;

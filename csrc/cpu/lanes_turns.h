@@ -109,97 +109,110 @@ inline uint32_t lanes_radix_certain(const NetworkView& net, const float* running
   return certain;
 }
 
-// The last hidden layer's turn bit by bit, each lane until it is certain. `numbers`: all bits. Writes the steps of the
-// turn that every lane has run, and which lanes were certain.
-inline uint64_t radix_exit(const NetworkView& net, const Lanes& lanes, float* pack, const float* numbers, float* sends,
-                           int64_t n, int64_t* steps) {
+// Packs whose samples leave together, so that few are left alone at the end.
+constexpr int64_t kRadixPacks = (128 + kPack - 1) / kPack;
+
+inline int64_t turns_packs(const NetworkView& net) {
+  return net.code->exit == static_cast<int>(ExitKind::none) ? 1 : kRadixPacks;
+}
+
+// The last hidden layer's turn bit by bit, each of `used` samples until it is certain. `lanes.numbers` has all bits;
+// `count_row`: of that layer's counts.
+inline void radix_exit(const NetworkView& net, const Request& request, int64_t first, int64_t used, const Lanes& lanes,
+                       int64_t count_row) {
   const LayerView& last = net.layers[net.n_layers - 1];
-  const uint64_t all = n < 64 ? (uint64_t{1} << n) - 1 : ~uint64_t{0};
-  uint64_t stopped = 0;
-  for (int64_t i = 0; i < n; ++i) steps[i] = net.timesteps;
-  for (int64_t t = 0; t < net.timesteps && (stopped & all) != all; ++t) {
+  const int64_t size = last.n_in * kPack;
+  float* const sends = lanes.first;
+  int64_t origin[kRadixPacks * kPack];  // which of the samples a lane has
+  uint64_t busy[kRadixPacks];
+  for (int64_t i = 0; i < used; ++i) origin[i] = i;
+  for (int64_t p = 0; p * kPack < used; ++p) busy[p] = first_lanes(used - p * kPack < kPack ? used - p * kPack : kPack);
+  for (int64_t t = 0; t < net.timesteps && used > 0; ++t) {
     // Without its lowest bits: a power of two scales exactly.
     const float unit = static_cast<float>(int64_t{1} << (net.timesteps - 1 - t)), inverse = 1.0f / unit;
-    for (int64_t r = 0; r < last.n_in * kLaneVectors; ++r) {
-      store(sends + r * Vec::lanes, whole(load(numbers + r * Vec::lanes) * broadcast(inverse)) * broadcast(unit));
-    }
-    Pack outputs[kLanesOutputs];
-    lanes_output(net, lanes, sends, outputs);
-    uint64_t certain = 0;
-    for (int v = 0; v < kLaneVectors; ++v) {
-      const int64_t at = v * Vec::lanes;
-      alignas(64) float now[kLanesOutputs * kPack];
-      for (int64_t j = 0; j < last.n_out; ++j) store(now + j * kPack, outputs[j].v[v]);
-      certain |= static_cast<uint64_t>(lanes_radix_certain(net, now, t)) << at;
-    }
-    const uint64_t new_ones = (t + 1 == net.timesteps ? all : certain) & ~stopped & all;
-    for (int64_t j = 0; new_ones && j < last.n_out; ++j) {
-      alignas(64) float now[kPack];
-      store_pack(now, outputs[j]);
-      for (int64_t i = 0; i < n; ++i) {
-        if (new_ones >> i & 1u) lanes.row(pack, lanes.rows.running + j)[i] = now[i];
+    for (int64_t p = 0; p * kPack < used; ++p) {
+      const float* const numbers = lanes.numbers + p * size;
+      for (int64_t r = 0; r < size; r += Vec::lanes) {
+        store(sends + r, whole(load(numbers + r) * broadcast(inverse)) * broadcast(unit));
       }
+      Pack outputs[kLanesOutputs];
+      lanes_output(net, lanes, sends, outputs);
+      alignas(64) float now[kLanesOutputs * kPack];
+      for (int64_t j = 0; j < last.n_out; ++j) store_pack(now + j * kPack, outputs[j]);
+      uint64_t certain = 0;
+      for (int v = 0; v < kLaneVectors; ++v) {
+        certain |= static_cast<uint64_t>(lanes_radix_certain(net, now + v * Vec::lanes, t)) << v * Vec::lanes;
+      }
+      const uint64_t leave = t + 1 == net.timesteps ? busy[p] : certain & busy[p];
+      for (uint64_t left = leave; left; left &= left - 1) {
+        const int64_t i = __builtin_ctzll(left), from = origin[p * kPack + i], lane = from % kPack;
+        float* const pack = lanes.packs + from / kPack * lanes.rows.total * kPack;
+        for (int64_t j = 0; j < last.n_out; ++j) lanes.row(pack, lanes.rows.running + j)[lane] = now[j * kPack + i];
+        for (int64_t j = 0; request.spike_counts && j < last.n_in; ++j) {  // of the bits that were sent
+          const auto sent = static_cast<uint32_t>(numbers[j * kPack + i]) >> (net.timesteps - t - 1);
+          lanes.row(pack, count_row + j)[lane] = static_cast<float>(__builtin_popcount(sent));
+        }
+        const int64_t steps = (net.n_layers - 2) * net.timesteps + t + 1;
+        finish_lane(net, request, first + from, lanes, pack, lane, steps, certain >> i & 1u);
+      }
+      busy[p] &= ~leave;
     }
-    for (int64_t i = 0; i < n; ++i) {
-      if (new_ones >> i & 1u) steps[i] = t + 1;
-    }
-    stopped |= new_ones;
-    if (t + 1 == net.timesteps) return all & (~new_ones | certain);
+    used = close_up(busy, used, [&](int64_t from, int64_t to) {
+      origin[to] = origin[from];
+      const float* const source = lanes.numbers + from / kPack * size + from % kPack;
+      float* const target = lanes.numbers + to / kPack * size + to % kPack;
+      for (int64_t r = 0; r < size; r += kPack) target[r] = source[r];
+    });
   }
-  return all;
 }
 
 inline bool run_turns_lanes(const NetworkView& net, const Request& request, int64_t first, int64_t count,
                             const Lanes& lanes, const Interrupt& interrupt) {
   const LaneRows& rows = lanes.rows;
+  const LayerView& last = net.layers[net.n_layers - 1];
   const bool leaves = net.code->exit != static_cast<int>(ExitKind::none);
-  float* const pack = lanes.packs;
-  all_inputs(rows.widest, lanes.ids);
-  for (int64_t begin = 0; begin < count; begin += kPack) {
-    if (interrupt.poll(interrupt.context)) return false;
-    const int64_t n = count - begin < kPack ? count - begin : kPack;
-    int64_t samples[kPack], steps[kPack];
-    for (int64_t i = 0; i < n; ++i) samples[i] = first + begin + i, steps[i] = net.timesteps;
-    start_pack(net, request, samples, n, lanes, pack);
-    float *sends = lanes.first, *takes = lanes.second;
+  const int64_t together = turns_packs(net) * kPack;
+  for (int64_t begin = 0; begin < count; begin += together) {
+    const int64_t used = count - begin < together ? count - begin : together;
     int64_t count_row = rows.counts;
-    for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
-      const LayerView& layer = net.layers[l];
-      if (l == 0) {
-        __builtin_memcpy(sends, lanes.row(pack, rows.constant),
-                         static_cast<size_t>(layer.n_out * kPack) * sizeof(float));
-      } else {
-        for_lane_currents(layer, takes, lanes.ids, layer.n_in,
-                          [&](int64_t j, const Pack& h) { store_pack(sends + j * kPack, with_bias(layer, j, h)); });
-      }
-      lanes_turn(net, l, sends, request.spike_counts ? lanes.row(pack, count_row) : nullptr);
-      count_row += layer.n_out;
-      float* const sent = sends;
-      sends = takes;
-      takes = sent;
-    }
-    uint64_t certain = 0;
-    if (leaves) {
-      certain = radix_exit(net, lanes, pack, takes, sends, n, steps);
-      const int64_t hidden = net.layers[net.n_layers - 1].n_in;
-      for (int64_t j = 0; request.spike_counts && j < hidden; ++j) {
-        float* const counts = lanes.row(pack, count_row - hidden + j);
-        for (int64_t i = 0; i < n; ++i) {  // of the bits that were sent
-          const auto number = static_cast<uint32_t>(takes[j * kPack + i]);
-          counts[i] = static_cast<float>(__builtin_popcount(number >> (net.timesteps - steps[i])));
+    for (int64_t at = 0; at < used; at += kPack) {
+      if (interrupt.poll(interrupt.context)) return false;
+      float* const pack = lanes.packs + at * rows.total;
+      const int64_t n = used - at < kPack ? used - at : kPack;
+      int64_t samples[kPack];
+      for (int64_t i = 0; i < n; ++i) samples[i] = first + begin + at + i;
+      start_pack(net, request, samples, n, lanes, pack);
+      all_inputs(rows.widest, lanes.ids);
+      float *sends = lanes.first, *takes = lanes.second;
+      count_row = rows.counts;
+      for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
+        const LayerView& layer = net.layers[l];
+        if (l == 0) {
+          __builtin_memcpy(sends, lanes.row(pack, rows.constant),
+                           static_cast<size_t>(layer.n_out * kPack) * sizeof(float));
+        } else {
+          for_lane_currents(layer, takes, lanes.ids, layer.n_in,
+                            [&](int64_t j, const Pack& h) { store_pack(sends + j * kPack, with_bias(layer, j, h)); });
         }
+        lanes_turn(net, l, sends, request.spike_counts ? lanes.row(pack, count_row) : nullptr);
+        count_row += layer.n_out;
+        float* const sent = sends;
+        sends = takes;
+        takes = sent;
       }
-    } else {
+      if (leaves) {
+        const int64_t size = last.n_in * kPack;
+        __builtin_memcpy(lanes.numbers + at / kPack * size, takes, static_cast<size_t>(size) * sizeof(float));
+        continue;
+      }
       Pack outputs[kLanesOutputs];
       lanes_output(net, lanes, takes, outputs);
-      for (int64_t j = 0; j < net.layers[net.n_layers - 1].n_out; ++j) {
-        store_pack(lanes.row(pack, rows.running + j), outputs[j]);
+      for (int64_t j = 0; j < last.n_out; ++j) store_pack(lanes.row(pack, rows.running + j), outputs[j]);
+      for (int64_t i = 0; i < n; ++i) {
+        finish_lane(net, request, samples[i], lanes, pack, i, (net.n_layers - 1) * net.timesteps, false);
       }
     }
-    for (int64_t i = 0; i < n; ++i) {
-      const int64_t total = (net.n_layers - 2) * net.timesteps + steps[i];
-      finish_lane(net, request, samples[i], lanes, pack, i, total, certain >> i & 1u);
-    }
+    if (leaves) radix_exit(net, request, first + begin, used, lanes, count_row - last.n_in);
   }
   return true;
 }

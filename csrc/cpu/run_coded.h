@@ -17,7 +17,8 @@ namespace {
 inline bool is_guarded(const NetworkView& net) { return net.n_layers > 1 && net.code->layers[0].guards; }
 
 inline int64_t packs_together(const NetworkView& net) {
-  return net.code->kind == static_cast<int>(CodeKind::digits) ? digits_packs(net) : 1;
+  if (net.code->kind == static_cast<int>(CodeKind::digits)) return digits_packs(net);
+  return net.code->kind == static_cast<int>(CodeKind::radix) ? turns_packs(net) : 1;
 }
 
 // Whether a lane whose sample stops takes the next one, so that what is left of a batch makes no pack of its own.
