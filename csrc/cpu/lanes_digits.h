@@ -50,7 +50,7 @@ inline void start_digits(const NetworkView& net, const Lanes& lanes, float* pack
 }
 
 // The neurons of a layer that may spike in a step. Writes their digits, a row each, and which of them any lane's is one
-// of; returns how many. Ready: `drives` are clipped. `counts`: rows, or null.
+// of; returns how many. Ready: `drives` are clipped. Digits without signs have guards. `counts`: rows, or null.
 template <bool Signed, bool Ready>
 SNNFAST_INLINE int64_t fire_digits(const DigitStepView step, const float* drives, float* sents, float* digits,
                                    uint32_t* ids, float* counts) {
@@ -63,7 +63,7 @@ SNNFAST_INLINE int64_t fire_digits(const DigitStepView step, const float* drives
     for (int v = 0; v < kLaneVectors; ++v) {
       const int64_t at = j * kPack + v * Vec::lanes;
       Vec wanted = load(drives + at), sent = load(sents + at);
-      if (step.guards) wanted = wanted - broadcast(step.guards[i]);
+      if constexpr (!Signed) wanted = wanted - broadcast(step.guards[i]);
       if constexpr (!Ready) wanted = clip(wanted, zero, one);
       Mask fired;
       store(digits + i * kPack + v * Vec::lanes, digit_step<Signed>(wanted, sent, value, threshold, one, fired));
@@ -77,45 +77,49 @@ SNNFAST_INLINE int64_t fire_digits(const DigitStepView step, const float* drives
   return n_ids;
 }
 
+// What hidden layer l - 1 sends in step t arrives at layer l: drives of a hidden one, outputs of the last.
+__attribute__((noinline)) void digits_arrive(const NetworkView& net, const Lanes& lanes, float* pack, int64_t t,
+                                             int64_t l, const float* digits, int64_t n_ids) {
+  const LaneRows& rows = lanes.rows;
+  const bool hidden = l + 1 < net.n_layers;
+  float* const to = lanes.row(pack, hidden ? rows.state + net.code->layers[l].offset : rows.running);
+  Beyond beyond;
+  for_digit_currents(net.code->layers[l - 1], t, net.layers[l].n_out, digits, lanes.ids, n_ids,
+                     [&](int64_t j, const Pack& h) SNNFAST_ALWAYS {
+                       for (int v = 0; v < kLaneVectors; ++v) {
+                         float* const at = to + j * kPack + v * Vec::lanes;
+                         const Vec sum = load(at) + h.v[v];
+                         store(at, sum);
+                         beyond.see(v, sum);
+                       }
+                     });
+  if (hidden) beyond.write(lanes.row(pack, rows.flags + l));
+}
+
 template <bool Signed>
 void lanes_digits_step(const NetworkView& net, const Lanes& lanes, float* pack, int64_t t, bool counts) {
   const CodeView& code = *net.code;
   const LaneRows& rows = lanes.rows;
   float *sends = lanes.first, *takes = lanes.second;
   int64_t count_row = rows.counts, n_ids = 0;
-  for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
+  for (int64_t l = 0; l < net.n_layers; ++l) {
+    if (n_ids > 0) digits_arrive(net, lanes, pack, t, l, takes, n_ids);  // or nothing arrives, and nothing changes
+    if (l + 1 == net.n_layers) break;
     const CodeLayerView& layer = code.layers[l];
     float *const drives = lanes.row(pack, rows.state + layer.offset), *const sents =
                                                                           lanes.row(pack, rows.sent + layer.offset);
-    if (n_ids > 0) {  // or nothing arrives, and no drive changes
-      Beyond beyond;
-      for_digit_currents(code.layers[l - 1], t, net.layers[l].n_out, takes, lanes.ids, n_ids,
-                         [&](int64_t j, const Pack& h) SNNFAST_ALWAYS {
-                           for (int v = 0; v < kLaneVectors; ++v) {
-                             float* const at = drives + j * kPack + v * Vec::lanes;
-                             const Vec drive = load(at) + h.v[v];
-                             store(at, drive);
-                             beyond.see(v, drive);
-                           }
-                         });
-      beyond.write(lanes.row(pack, rows.flags + l));
-    }
     float* const counted = counts ? lanes.row(pack, count_row) : nullptr;
-    if (l == 0 && !layer.guards) {
-      n_ids =
-          fire_digits<Signed, true>(layer.steps[t], lanes.row(pack, rows.constant), sents, sends, lanes.ids, counted);
+    const DigitStepView& step = layer.steps[t];
+    if (Signed && l == 0) {  // without guards: the first layer's drives are clipped once and for all
+      n_ids = fire_digits<Signed, Signed>(step, lanes.row(pack, rows.constant), sents, sends, lanes.ids, counted);
     } else {
-      n_ids = fire_digits<Signed, false>(layer.steps[t], drives, sents, sends, lanes.ids, counted);
+      n_ids = fire_digits<Signed, false>(step, drives, sents, sends, lanes.ids, counted);
     }
     count_row += net.layers[l].n_out;
     float* const sent = sends;
     sends = takes;
     takes = sent;
   }
-  if (n_ids == 0) return;
-  for_digit_currents(code.layers[net.n_layers - 2], t, net.layers[net.n_layers - 1].n_out, takes, lanes.ids, n_ids,
-                     [&](int64_t j, const Pack& h)
-                         SNNFAST_ALWAYS { add_to_row(lanes.row(pack, rows.running + j), h); });
 }
 
 // Lanes of a vector in which no drive may end above what certificates hold for.
@@ -217,9 +221,9 @@ inline int64_t digits_packs(const NetworkView& net) {
   return net.code->exit == static_cast<int>(ExitKind::none) ? kDigitPacks / 2 : kDigitPacks;
 }
 
-template <bool Signed>
-bool run_digits_lanes(const NetworkView& net, const Request& request, int64_t first, int64_t count, const Lanes& lanes,
-                      const Interrupt& interrupt) {
+inline bool run_digits_lanes(const NetworkView& net, const Request& request, int64_t first, int64_t count,
+                             const Lanes& lanes, const Interrupt& interrupt) {
+  auto* const step = net.code->layers[0].guards ? lanes_digits_step<false> : lanes_digits_step<true>;
   const int64_t size = lanes.rows.total * kPack, together = digits_packs(net) * kPack;
   int64_t samples[kDigitPacks * kPack];  // of every lane
   int64_t sources[kDigitPacks * kPack], targets[kDigitPacks * kPack];
@@ -239,7 +243,7 @@ bool run_digits_lanes(const NetworkView& net, const Request& request, int64_t fi
       const bool end = t + 1 == net.timesteps;
       for (int64_t p = 0; p * kPack < used; ++p) {
         float* const pack = lanes.packs + p * size;
-        lanes_digits_step<Signed>(net, lanes, pack, t, request.spike_counts != nullptr);
+        step(net, lanes, pack, t, request.spike_counts != nullptr);
         uint64_t certain = 0;
         const uint64_t stops = digits_stop(net, lanes, pack, t, &certain), leave = end ? busy[p] : stops & busy[p];
         for (uint64_t left = leave; left; left &= left - 1) {

@@ -84,25 +84,28 @@ inline void finish_coded(const NetworkView& net, const Request& request, const C
   }
 }
 
-// One step of a sample through all layers, of the codes in which all layers take part.
-template <CodeKind kind, bool Signed>
-void coded_step(const NetworkView& net, const Request& request, int64_t t, CodedSample& s) {
-  for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
-    if constexpr (kind == CodeKind::rate) rate_layer_step<Signed>(net, request, l, t, s);
-    if constexpr (kind == CodeKind::digits) digits_layer_step<Signed>(net, request, l, t, s);
+// One step of a hidden layer, of the codes in which all layers take part.
+using LayerStep = void (*)(const NetworkView&, const Request&, int64_t l, int64_t t, CodedSample&);
+
+inline LayerStep layer_step(const NetworkView& net) {
+  if (net.code->kind == static_cast<int>(CodeKind::digits)) {
+    return is_guarded(net) ? digits_layer_step<false> : digits_layer_step<true>;
   }
-  if constexpr (kind == CodeKind::rate) rate_output_step(net, request, t, s);
-  if constexpr (kind == CodeKind::digits) digits_output_step(net, request, t, s);
+  return net.code->signed_spikes ? rate_layer_step<true> : rate_layer_step<false>;
 }
 
-template <CodeKind kind, bool Signed>
-bool run_side_by_side(const NetworkView& net, const Request& request, CodedSample* samples, int64_t count,
-                      const Interrupt& interrupt) {
+inline bool run_side_by_side(const NetworkView& net, const Request& request, CodedSample* samples, int64_t count,
+                             const Interrupt& interrupt) {
   const CodeView& code = *net.code;
   const LayerView& last = net.layers[net.n_layers - 1];
+  const bool digits = code.kind == static_cast<int>(CodeKind::digits);
+  const LayerStep step = layer_step(net);
   for (int64_t t = 0; t < net.timesteps && count > 0; ++t) {
     if (interrupt.poll(interrupt.context)) return false;
-    for (int64_t i = 0; i < count; ++i) coded_step<kind, Signed>(net, request, t, samples[i]);
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t l = 0; l + 1 < net.n_layers; ++l) step(net, request, l, t, samples[i]);
+      digits ? digits_output_step(net, request, t, samples[i]) : rate_output_step(net, request, t, samples[i]);
+    }
     const bool end = t + 1 == net.timesteps;
     if (!end && code.exit == static_cast<int>(ExitKind::none)) continue;
     int64_t going = 0;
@@ -136,8 +139,7 @@ inline bool run_lanes(const NetworkView& net, const Request& request, int64_t fi
                               : run_rate_lanes<false>(net, request, first, count, lanes, interrupt);
   }
   if (code.kind == static_cast<int>(CodeKind::digits)) {
-    return is_guarded(net) ? run_digits_lanes<false>(net, request, first, count, lanes, interrupt)
-                           : run_digits_lanes<true>(net, request, first, count, lanes, interrupt);
+    return run_digits_lanes(net, request, first, count, lanes, interrupt);
   }
   return run_turns_lanes(net, request, first, count, lanes, interrupt);
 }
@@ -172,12 +174,8 @@ bool run_coded(const NetworkView& net, const Request& request, int64_t first, in
     constant_currents(net.layers[0], inputs, currents, n, 0, net.layers[0].panels);
     for (int64_t i = 0; i < n; ++i) start_coded(net, request, first + begin + i, inputs[i], samples[i]);
     bool finished = true;
-    if (code.kind == static_cast<int>(CodeKind::rate)) {
-      finished = code.signed_spikes ? run_side_by_side<CodeKind::rate, true>(net, request, samples, n, interrupt)
-                                    : run_side_by_side<CodeKind::rate, false>(net, request, samples, n, interrupt);
-    } else if (code.kind == static_cast<int>(CodeKind::digits)) {
-      finished = is_guarded(net) ? run_side_by_side<CodeKind::digits, false>(net, request, samples, n, interrupt)
-                                 : run_side_by_side<CodeKind::digits, true>(net, request, samples, n, interrupt);
+    if (code.kind == static_cast<int>(CodeKind::rate) || code.kind == static_cast<int>(CodeKind::digits)) {
+      finished = run_side_by_side(net, request, samples, n, interrupt);
     } else {
       for (int64_t i = 0; i < n && finished; ++i) {
         bool certain = false;
