@@ -242,6 +242,13 @@ def test_products_are_made_beside_neuron_steps(ceilings, monkeypatch):
     assert both.exact == pytest.approx((1000 * 32 / 1e3 + 500 * 16 / 1e3 + stepped) / 20)
     rates["step"] = 1e9
     assert ceilings.share("slices", *network).seconds == pytest.approx(products)
+    # Additions would be cheaper in layer 2, but they would wait for neuron steps where products do not.
+    rates |= {"step": 1e9, "add_memory": 1e9, "matrix": 1e12}
+    products = 3 * 1e4 * 256 * 256 / 1e12
+    spikes = [0.95 * products * 1e9 / 256, 1000.0]
+    side = ceilings.share("slices", (8, 256, 256, 16), 100, 100, spikes, 1.0)
+    assert side.name == both.name
+    assert side.seconds == pytest.approx(1e4 * 512 / 1e9)
 
 
 def test_rows_in_runs_are_counted_per_sample():

@@ -203,6 +203,23 @@ def test_a_network_with_a_code_says_what_runs_it(
             assert name == "side by side" or f"at most {widest} neurons" in method["why"]
 
 
+def test_a_bias_of_minus_zero_that_nothing_arrives_at_becomes_zero() -> None:
+    tables = tuple(np.ones((4, n), dtype=np.float32) for n in (3, 2))
+    for hidden in (1, 2):
+        weights = [torch.full((3, 2), -1.0), torch.ones(2, 3), torch.ones(2, 2)][: hidden + 1]
+        biases = [None, torch.full((2,), -0.0), torch.full((2,), -0.0)][: hidden + 1]
+        code = DigitsCode(tables[:hidden], tables[:hidden], tables[:hidden])
+        spec = sf.SpikingNetwork(weights, biases, sf.NeuronSpec(), 4, code=code).spec
+        want = check(spec, 64, 0).output
+        silent = REFERENCE.compile(spec).run(torch.ones(64, 2), 0)
+        assert_same_bits(silent, torch.zeros(64, 2), "nothing fires")
+        for implementation in COMPILED:
+            for batch in (1, 64):
+                got = implementation.compile(spec).run(torch.ones(batch, 2), 0)
+                assert_same_bits(got, silent[:batch], implementation.name)
+        assert want.shape == (64, 2)
+
+
 @pytest.mark.parametrize("preset", ["digits-certified", "fewest-spikes-exit", "digits-calibrated"])
 @pytest.mark.parametrize("hidden", [(16, 16), (64, 64), (70,), (17, 130, 33)], ids=str)
 @pytest.mark.parametrize("n_out", [2, 3, 9])

@@ -339,8 +339,12 @@ def test_a_subclass_stays_what_it_is_when_copied_or_sent(net: sf.SpikingNetwork)
         assert torch.equal(twin(X), net(X))
 
 
-class Slotted(sf.SpikingNetwork):
-    """A subclass that keeps what it has in slots."""
+class Tagged:
+    __slots__ = ("tag",)
+
+
+class Slotted(sf.SpikingNetwork, Tagged):
+    """A subclass that keeps what it has in slots, of its own and of another base."""
 
     __slots__ = ("__hidden", "empty", "note")
 
@@ -353,13 +357,26 @@ class Slotted(sf.SpikingNetwork):
 
 def test_a_subclass_keeps_its_slots_when_copied_or_sent(net: sf.SpikingNetwork) -> None:
     one = Slotted(net.weights, net.biases, net.neuron, net.timesteps, backend=net.backend)
-    one.note = "mine"
+    one.note, one.tag = "mine", 7
     one.hide("this")
     for twin in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
         assert type(twin) is Slotted
-        assert (twin.note, twin.shown()) == ("mine", "this")
+        assert (twin.note, twin.tag, twin.shown()) == ("mine", 7, "this")
         assert not hasattr(twin, "empty")
         assert torch.equal(twin(X), net(X))
+
+
+class Restored(Sevens):
+    """One that knows how it is restored."""
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__dict__.update(state)
+
+
+def test_a_subclass_may_restore_itself_from_a_dictionary(net: sf.SpikingNetwork) -> None:
+    one = Restored(net, "mine")
+    for twin in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+        assert (type(twin), twin.note) == (Restored, "mine")
 
 
 def test_networks_can_be_copied_sent_and_forgotten(net: sf.SpikingNetwork) -> None:

@@ -249,7 +249,20 @@ def test_lengths_of_episodes_may_be_whole_numbers_of_any_kind(lengths, tmp_path)
     assert Replay.load(tmp_path / "replay.safetensors").metadata == replay.metadata
 
 
-@pytest.mark.parametrize("lengths", [[1.0, 2.0], [True, 2], [np.True_, 2], [0, 3], "12", 3, np.array([1.5, 1.5])])
+def test_lengths_of_small_numbers_do_not_wrap():
+    for lengths in (np.array([200, 200], np.uint8), [np.uint8(200)] * 2):
+        about = {"episode_lengths": lengths}
+        states = torch.zeros(400, 2)
+        replay = Replay(states, torch.zeros(400, dtype=torch.int64), states, about)
+        assert replay.metadata["episode_lengths"] == [200, 200]
+        with pytest.raises(ValueError, match="do not add up to its 144 states, but to 400"):
+            Replay(states[:144], torch.zeros(144, dtype=torch.int64), states[:144], about)
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[1.0, 2.0], [True, 2], [np.True_, 2], [0, 3], "12", 3, np.array([1.5, 1.5]), np.array(3), np.array([[1, 2]])],
+)
 def test_lengths_of_episodes_that_are_none_are_refused(lengths):
     with pytest.raises(ValueError, match="episode_lengths must be a list of whole numbers of at least 1"):
         Replay(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64), torch.zeros(3, 2), {"episode_lengths": lengths})

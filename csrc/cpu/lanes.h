@@ -240,12 +240,13 @@ SNNFAST_INLINE void for_starts(const NetworkView& net, const LaneRows& rows, F&&
         for (int64_t j = 0; j < layer.n_out; ++j) f(at + first + j, tables.starts[first + j]);
       }
     } else if (digits && l > 0) {
-      for (int64_t j = 0; j < layer.n_out; ++j) f(at + j, layer.bias[j]);
+      for (int64_t j = 0; j < layer.n_out; ++j) f(at + j, layer.bias[j] + 0.0f);
     }
   }
   if (!digits) return;
+  // What nothing arrives at stays as it is, so here already -0 must become +0, as by adding nothing.
   const LayerView& last = net.layers[net.n_layers - 1];
-  for (int64_t j = 0; j < last.n_out; ++j) f(rows.running + j, last.bias[j]);
+  for (int64_t j = 0; j < last.n_out; ++j) f(rows.running + j, last.bias[j] + 0.0f);
 }
 
 // Put samples into the lanes of a pack; what further lanes hold is of no use. Layers in turns start from currents

@@ -367,8 +367,9 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
     // A guess of the rate of spikes, 1 in 8, is good enough for a decision about threads.
     const double sums =
         constant ? static_cast<double>(layer.n_in) : static_cast<double>(spec.timesteps * layer.n_in) / 8.0;
-    work_per_sample_ +=
-        static_cast<double>(layers_.back().padded) / 8.0 * (sums + 4.0 * static_cast<double>(spec.timesteps));
+    const double steps = static_cast<double>(std::max<size_t>(1, spec.code.starts.size())) *
+                         static_cast<double>(spec.timesteps);  // of a neuron's copies
+    work_per_sample_ += static_cast<double>(layers_.back().padded) / 8.0 * (sums + 4.0 * steps);
   }
   const Method method = options.method;
   // On a grid the fast contract has the exact bits, of sums that are rounded in every step.

@@ -325,8 +325,9 @@ class SpikingNetwork:
         backend = backends.resolve(str(wanted)) if wanted.type == "cuda" else "cpu"
         if self.device == torch.device(backend):
             return self
-        rebuild, (*arguments, _, exact, options), (named, slots) = self.__reduce__()
+        rebuild, (*arguments, _, exact, options), _ = self.__reduce__()
         moved: SpikingNetwork = rebuild(*arguments, backend, exact, options)
+        named, slots = self._more()
         moved.__dict__.update(named)
         for name, value in slots.items():
             setattr(moved, name, value)
@@ -344,12 +345,14 @@ class SpikingNetwork:
             "output_scale": self.output_scale,
             "conversion": self.conversion,
         }
-        return _rebuild, (type(self), *arguments, self._backend, self._exact, options), self._more()
+        named, slots = self._more()
+        state = (named, slots) if slots else named
+        return _rebuild, (type(self), *arguments, self._backend, self._exact, options), state
 
     def _more(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What a subclass has beside this: in its dictionary, and in slots."""
         slots: set[str] = set()
-        for kind in type(self).__mro__[: type(self).__mro__.index(SpikingNetwork)]:
+        for kind in type(self).__mro__:
             names = kind.__dict__.get("__slots__", ())
             for name in (names,) if isinstance(names, str) else names:
                 private = name.startswith("__") and not name.endswith("__")

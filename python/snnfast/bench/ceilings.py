@@ -13,10 +13,11 @@ Every method has a ceiling that no better code of the same method passes:
   while it is near passes that.
 * prefix sums: the same, where the second layer has an addition for every input that fires at all and for every end of a
   run of neighbours that fire in the same step, if those are fewer than the spikes.
-* slices: for every layer the cheaper of additions and the products of its matrix of bytes, padding included; so are
-  prefix sums where there is a matrix unit. Products are made beside additions and neuron steps, so the longer of the
-  two counts. Runs and products give exact bits on a grid only: off it some neurons run again. So beside it stands the
-  share of what additions for every spike would take, the one way that is exact by itself; going the others passes that.
+* slices: for every layer additions or the products of its matrix of bytes, padding included; so are prefix sums where
+  there is a matrix unit. Products are made beside additions and neuron steps, so the longer of the two counts, for the
+  choice that makes it shortest. Runs and products give exact bits on a grid only: off it some neurons run again. So
+  beside it stands the share of what additions for every spike would take, the one way that is exact by itself; going
+  the others passes that.
 * a last layer that is computed from how often its inputs spiked: a multiplication and an addition for every weight. To
   count the spikes counts nothing.
 """
@@ -44,6 +45,14 @@ _SLICES = 3
 _FEW = 4
 #: Used where the system does not tell: bytes of a core's first, second and third cache.
 _USUAL_CACHES = (32 << 10, 1 << 20, 16 << 20)
+
+
+_PRODUCTS = "products of bytes"
+
+
+def _seconds(terms: Sequence[tuple[float, float]]) -> float:
+    """What work takes at best, on one unit: (how much, units per second) each."""
+    return sum(needed / rate for needed, rate in terms)
 
 
 def cache_sizes() -> tuple[int, ...]:
@@ -209,33 +218,32 @@ class Ceilings:
             place = ", ".join(map(self.level, weights))
         elif method in ("events", "slices", "prefix sums"):
             rows = self.rate("add_memory", self.caches[0] // 2)
-            terms, took, every = [stepped], [], 0.0
+            choices, every = [], 0.0
             for layer, (count, (n_in, n_out)) in enumerate(zip(spikes, itertools.pairwise(sizes[1:]), strict=True)):
-                runs = method == "prefix sums" and layer == 0
-                ways = {
-                    "additions of spikes' weights": (float(count * self.padded(n_out)), rows),
-                    "additions of runs": (float(in_runs * self.padded(n_out)), rows) if runs else None,
-                    "products of bytes": (
-                        (_SLICES * timesteps * batch * -(-n_in // 64) * 64.0 * -(-n_out // 16) * 16, self.matrix())
-                        if method == "slices" or self.isa == "amx"
-                        else None
-                    ),
-                }
+                ways = {"additions of spikes' weights": (float(count * self.padded(n_out)), rows)}
+                if method == "prefix sums" and layer == 0:
+                    ways["additions of runs"] = (float(in_runs * self.padded(n_out)), rows)
+                if method == "slices" or self.isa == "amx":
+                    products = _SLICES * timesteps * batch * -(-n_in // 64) * 64.0 * -(-n_out // 16) * 16
+                    ways[_PRODUCTS] = (products, self.matrix())
                 if last_counted and layer == len(sizes) - 3:
-                    multiplications = (float(batch * n_in * self.padded(n_out)), self.rate("mul_add"))
-                    ways = {"multiplications of counts": multiplications}
-                what, term = min(
-                    ((name, way) for name, way in ways.items() if way is not None), key=lambda x: x[1][0] / x[1][1]
-                )
-                (beside if what == "products of bytes" else terms).append(term)
-                took.append(what)
+                    multiplications = float(batch * n_in * self.padded(n_out))
+                    ways = {"multiplications of counts": (multiplications, self.rate("mul_add"))}
+                choices.append(ways.items())
                 every += count * self.padded(n_out) / rows
-            name = ", ".join(f"layer {i}: {what}" for i, what in enumerate(took, 2))
+            # A dearer product may be the better choice, since it is made beside the rest.
+            least_of = {}
+            for chosen in itertools.product(*choices):
+                terms = [stepped, *(way for what, way in chosen if what != _PRODUCTS)]
+                beside = [way for what, way in chosen if what == _PRODUCTS]
+                least_of[max(map(_seconds, (terms, beside)))] = chosen, terms, beside
+            chosen, terms, beside = least_of[min(least_of)]
+            name = ", ".join(f"layer {i}: {what}" for i, (what, _) in enumerate(chosen, 2))
             name += "; neuron steps" + " beside" * bool(beside)
             if exact and method != "events":
                 exactly = (every + stepped[0] / stepped[1]) / seconds
         else:
             return None
-        least = max(sum(needed / rate for needed, rate in unit) for unit in (terms, beside))
+        least = max(map(_seconds, (terms, beside)))
         needed, rates = zip(*terms, *beside, strict=True)
         return Share(name, needed, rates, least, least / seconds, in_place, place, exactly)

@@ -25,6 +25,10 @@ from snnfast.torch_threads import one_thread
 _MOST_ENVIRONMENTS = 64
 
 
+def _is_whole(n: object) -> bool:
+    return isinstance(n, (int, np.integer)) and not isinstance(n, bool)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Replay:
     """Recorded states of whole greedy episodes, one episode after the other.
@@ -68,18 +72,17 @@ class Replay:
         """What cuts the rows into episodes must cut all of them, and no more: a part of a replay has its own."""
         if lengths is None:
             return
-        whole = (int, np.integer)
-        if not isinstance(lengths, (list, tuple, np.ndarray)) or not all(
-            isinstance(n, whole) and not isinstance(n, bool) and n > 0 for n in lengths
-        ):
+        several = isinstance(lengths, (list, tuple)) or (isinstance(lengths, np.ndarray) and lengths.ndim == 1)
+        whole = [int(n) for n in lengths if _is_whole(n) and n > 0] if several else []  # type: ignore[attr-defined]
+        if not several or len(whole) != len(lengths):  # type: ignore[arg-type]
             raise ValueError(f"episode_lengths must be a list of whole numbers of at least 1, got {lengths!r:.80}")
-        if sum(lengths) != len(self):
+        if sum(whole) != len(self):
             raise ValueError(
-                f"episode_lengths do not add up to its {len(self)} states, but to {sum(lengths)}: metadata must have "
+                f"episode_lengths do not add up to its {len(self)} states, but to {sum(whole)}: metadata must have "
                 "those of these states, or none"
             )
         if not isinstance(lengths, list) or any(type(n) is not int for n in lengths):  # they are stored as JSON
-            object.__setattr__(self, "metadata", self.metadata | {"episode_lengths": [int(n) for n in lengths]})
+            object.__setattr__(self, "metadata", self.metadata | {"episode_lengths": whole})
 
     def __len__(self) -> int:
         return len(self.observations)
