@@ -37,7 +37,8 @@ void digits_layer_step(const NetworkView& net, const Request& request, int64_t l
   constexpr int L = Vec::lanes;
   const LayerView& layer = net.layers[l];
   const CodeLayerView& tables = net.code->layers[l];
-  float *const drives = s.state + tables.offset, *const sents = s.sent + tables.offset;
+  float* const drives = s.state + tables.offset;
+  float* const sents = s.sent + tables.offset;
   if (l > 0 && s.n_ids > 0) {  // or no drive changes
     digits_arrive(layer, drives, s);
     s.beyond[l] = is_beyond(layer, drives);

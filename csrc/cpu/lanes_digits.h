@@ -49,8 +49,9 @@ inline void start_digits(const NetworkView& net, const Lanes& lanes, float* pack
   }
 }
 
-// The neurons of a layer that may spike in a step. Writes their digits, a row each, and which of them any lane's is one
-// of; returns how many. Ready: `drives` are clipped. Digits without signs have guards. `counts`: rows, or null.
+// The neurons of a layer that may spike in a step. Writes their digits, a row each, and lists in `ids` those that are
+// not 0 in every lane; returns how many. Ready: `drives` are clipped. Digits without signs have guards. `counts`: rows,
+// or null.
 template <bool Signed, bool Ready>
 SNNFAST_INLINE int64_t fire_digits(const DigitStepView step, const float* drives, float* sents, float* digits,
                                    uint32_t* ids, float* counts) {
@@ -106,8 +107,8 @@ void lanes_digits_step(const NetworkView& net, const Lanes& lanes, float* pack, 
     if (n_ids > 0) digits_arrive(net, lanes, pack, t, l, takes, n_ids);  // or nothing arrives, and nothing changes
     if (l + 1 == net.n_layers) break;
     const CodeLayerView& layer = code.layers[l];
-    float *const drives = lanes.row(pack, rows.state + layer.offset), *const sents =
-                                                                          lanes.row(pack, rows.sent + layer.offset);
+    float* const drives = lanes.row(pack, rows.state + layer.offset);
+    float* const sents = lanes.row(pack, rows.sent + layer.offset);
     float* const counted = counts ? lanes.row(pack, count_row) : nullptr;
     const DigitStepView& step = layer.steps[t];
     if (Signed && l == 0) {  // without guards: the first layer's drives are clipped once and for all
