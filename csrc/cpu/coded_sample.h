@@ -48,6 +48,9 @@ __attribute__((noinline)) inline float first_terms(const NetworkView& net, const
 // What the drives of hidden layer l may reach in the original network, for a certificate to hold.
 inline float most_drive(const NetworkView& net, int64_t l) { return l + 2 < net.n_layers ? 1.0f : kMostActivation; }
 
+// Whether digits are binary, and guards see to it that none is sent too soon.
+inline bool is_guarded(const NetworkView& net) { return net.n_layers > 1 && net.code->layers[0].guards; }
+
 struct CodedSizes {
   int64_t widest = 0, last_padded;
   explicit CodedSizes(const NetworkView& net) : last_padded(net.layers[net.n_layers - 1].padded) {

@@ -11,6 +11,8 @@ namespace snnfast {
 namespace {
 
 constexpr int64_t kPack = kLaneVectors * Vec::lanes;
+// Packs of digits or radix whose samples may stop run together, so that few samples are left alone at the end.
+constexpr int64_t kPacksTogether = (128 + kPack - 1) / kPack;
 // Steps of rate neurons that a layer runs before the next one takes over.
 constexpr int64_t kLanesTile = 8;
 

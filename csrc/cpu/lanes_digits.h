@@ -215,20 +215,18 @@ inline uint64_t digits_stop(const NetworkView& net, const Lanes& lanes, const fl
   return stops;
 }
 
-// Packs that run together, so that few samples are left alone at the end.
-constexpr int64_t kDigitPacks = (128 + kPack - 1) / kPack;
-
+// To run two packs by turns pays where none stops, too: they share what a step reads.
 inline int64_t digits_packs(const NetworkView& net) {
-  return net.code->exit == static_cast<int>(ExitKind::none) ? kDigitPacks / 2 : kDigitPacks;
+  return net.code->exit == static_cast<int>(ExitKind::none) ? kPacksTogether / 2 : kPacksTogether;
 }
 
 inline bool run_digits_lanes(const NetworkView& net, const Request& request, int64_t first, int64_t count,
                              const Lanes& lanes, const Interrupt& interrupt) {
-  auto* const step = net.code->layers[0].guards ? lanes_digits_step<false> : lanes_digits_step<true>;
+  auto* const step = is_guarded(net) ? lanes_digits_step<false> : lanes_digits_step<true>;
   const int64_t size = lanes.rows.total * kPack, together = digits_packs(net) * kPack;
-  int64_t samples[kDigitPacks * kPack];  // of every lane
-  int64_t sources[kDigitPacks * kPack], targets[kDigitPacks * kPack];
-  uint64_t busy[kDigitPacks] = {};  // lanes that have a sample, of every pack
+  int64_t samples[kPacksTogether * kPack];  // of every lane
+  int64_t sources[kPacksTogether * kPack], targets[kPacksTogether * kPack];
+  uint64_t busy[kPacksTogether] = {};  // lanes that have a sample, of every pack
   const auto place_of = [&](int64_t lane) { return lane / kPack * size + lane % kPack; };
   for (int64_t begin = 0; begin < count; begin += together) {
     int64_t used = count - begin < together ? count - begin : together;

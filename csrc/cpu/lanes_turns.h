@@ -109,11 +109,8 @@ inline uint32_t lanes_radix_certain(const NetworkView& net, const float* running
   return certain;
 }
 
-// Packs whose samples leave together, so that few are left alone at the end.
-constexpr int64_t kRadixPacks = (128 + kPack - 1) / kPack;
-
 inline int64_t turns_packs(const NetworkView& net) {
-  return net.code->exit == static_cast<int>(ExitKind::none) ? 1 : kRadixPacks;
+  return net.code->exit == static_cast<int>(ExitKind::none) ? 1 : kPacksTogether;
 }
 
 // The last hidden layer's turn bit by bit, each of `used` samples until it is certain. `lanes.numbers` has all bits;
@@ -123,8 +120,8 @@ inline void radix_exit(const NetworkView& net, const Request& request, int64_t f
   const LayerView& last = net.layers[net.n_layers - 1];
   const int64_t size = last.n_in * kPack;
   float* const sends = lanes.first;
-  int64_t origin[kRadixPacks * kPack];  // which of the samples a lane has
-  uint64_t busy[kRadixPacks];
+  int64_t origin[kPacksTogether * kPack];  // which of the samples a lane has
+  uint64_t busy[kPacksTogether];
   for (int64_t i = 0; i < used; ++i) origin[i] = i;
   for (int64_t p = 0; p * kPack < used; ++p) busy[p] = first_lanes(used - p * kPack < kPack ? used - p * kPack : kPack);
   for (int64_t t = 0; t < net.timesteps && used > 0; ++t) {

@@ -562,8 +562,9 @@ void Plan::build_code(const NetworkSpec& spec) {
     }
     code_layers_.push_back(view);
   }
-  if (code.largest.size())
+  if (!code.largest.empty()) {
     code_.by_output = rows(spec.layers.back().weights, last.n_in, layers_[layers_.size() - 2].padded);
+  }
   if (code.kind == CodeKind::digits && code_.lanes) code_.lanes = build_digit_steps(spec);
   code_.fewest_lanes = fewest_lanes(code, kLaneVectors * kernels_.lanes, widest);
   code_.layers = code_layers_.data();

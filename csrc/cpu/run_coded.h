@@ -14,8 +14,6 @@
 namespace snnfast {
 namespace {
 
-inline bool is_guarded(const NetworkView& net) { return net.n_layers > 1 && net.code->layers[0].guards; }
-
 inline int64_t packs_together(const NetworkView& net) {
   if (net.code->kind == static_cast<int>(CodeKind::digits)) return digits_packs(net);
   return net.code->kind == static_cast<int>(CodeKind::radix) ? turns_packs(net) : 1;
