@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,22 @@ def test_like_networks_come_and_go_in_several_threads() -> None:
     finally:
         sys.setswitchinterval(before)
     assert not lost
+
+
+def test_a_network_answers_from_the_moment_it_can_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may find a network while its own is still making it."""
+    answers, register = [], ops.register
+
+    def register_and_run(network: sf.SpikingNetwork, number: int, run: Callable[..., torch.Tensor]) -> ops.Name:
+        name = register(network, number, run)
+        answers.append(ops.run(x, number, network.n_out))
+        return name
+
+    monkeypatch.setattr(ops, "register", register_and_run)
+    x = torch.rand(3, 4)
+    network, _ = make_network()
+    assert len(answers) == 1
+    assert torch.equal(answers[0], network(x))
 
 
 def runs_of(networks: list[sf.SpikingNetwork], x: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -147,8 +147,8 @@ class SpikingNetwork:
         self._fast_run = self._executable.fast_run()
         arrays, description = self._described()
         named = ops.fingerprint(arrays, {**description, "backend": self._backend, "exact": exact})
-        self._name = ops.register(self, named, self._run)
         self._number = named  # what a compiler can see through
+        self._name = ops.register(self, named, self._run)  # kept, so that the operator keeps on finding it
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
         if type(self).act is SpikingNetwork.act:
@@ -272,10 +272,10 @@ class SpikingNetwork:
         output = ops.run(observations, self._number, self._spec.n_out, check_seed(seed))
         return output * self.output_scale if original_units else output
 
-    def _run_checked(self, observations: Tensor, seed: int) -> Tensor:
-        """What the operator runs: a batch (B, n_in) of any strides."""
+    def _run_checked(self, run: Callable[[Tensor, int], Tensor], observations: Tensor, seed: int) -> Tensor:
+        """What the operator asks for, of a batch (B, n_in) of any strides: ``run`` is a network's like this one."""
         batch = _as_observations(observations.detach(), self._n_in, self.device)
-        return self._name.run(batch, seed % 2**64)  # the operator's are from -2**63 on
+        return run(batch, seed % 2**64)  # the operator's are from -2**63 on
 
     def simulate(
         self,

@@ -32,7 +32,7 @@ class Runnable(Protocol):
     @property
     def n_out(self) -> int: ...
 
-    def _run_checked(self, observations: Tensor, seed: int) -> Tensor: ...
+    def _run_checked(self, run: Callable[[Tensor, int], Tensor], observations: Tensor, seed: int) -> Tensor: ...
 
 
 class Name:
@@ -83,16 +83,16 @@ def register(network: Runnable, number: int, run: Callable[[Tensor, int], Tensor
     return name
 
 
-def _find(number: int) -> Runnable:
+def _find(number: int) -> tuple[Name, Runnable]:
     with _lock:
         name = _names.get(number)
         network = next(iter(name.networks), None) if name is not None else None
-    if network is None:
+    if name is None or network is None:
         raise RuntimeError(
             f"snnfast::run: network {number} is not, or no longer, alive in this process; load it before the program "
             "that runs it"
         )
-    return network
+    return name, network
 
 
 def _check(observations: Tensor) -> None:
@@ -104,10 +104,11 @@ def _check(observations: Tensor) -> None:
 
 def _run(observations: Tensor, network: int, n_out: int, seed: int) -> Tensor:
     _check(observations)
-    found = _find(network)
+    name, found = _find(network)
     if n_out != found.n_out:
         raise ValueError(f"n_out must be {found.n_out}, the network's number of outputs, got {n_out}")
-    return found._run_checked(observations, seed)
+    # Another thread may have registered the one found a moment ago, and not kept the name yet: it is told what to run.
+    return found._run_checked(name.run, observations, seed)
 
 
 def _fake(observations: Tensor, network: int, n_out: int, seed: int) -> Tensor:
