@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from snnfast import backends, checkpoint, ops
 from snnfast.backends import Record
@@ -250,14 +251,15 @@ class SpikingNetwork:
         Raises:
             TypeError, ValueError: if the observations are of the wrong kind, dtype, shape or device, or not finite.
         """
-        if torch.compiler.is_compiling() and isinstance(observations, Tensor):
+        # Dynamo must not meet a compiled function. What other tracers send is never exactly a torch.Tensor.
+        if is_dynamo_compiling() and isinstance(observations, Tensor):
             return self._as_operator(observations, seed, original_units)
         # The common case first, in the fewest steps: plain numbers, random ones (if any) from the default seed.
         if self._fast_run is not None and seed == 0 and type(seed) is int:
             plain: Tensor | FloatArray | None = self._fast_run(observations)  # it looks for itself
             if plain is not None:
                 return plain * self.output_scale if original_units else plain
-        if isinstance(observations, Tensor) and ops.is_mapped(observations):
+        if isinstance(observations, Tensor) and (torch.compiler.is_compiling() or ops.is_mapped(observations)):
             return self._as_operator(observations, seed, original_units)
         batch = _as_observations(observations, self._n_in, self.device)
         output = self._run(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed))
