@@ -25,7 +25,7 @@ constexpr float kFar = 3e38f;
 
 struct BlockCertainty {
   float* all_bounds;     // (kSliceRows, segments, kBounds)
-  uint16_t* doubts;      // (kSliceRows, tiles of outputs): a bit per neuron
+  uint16_t* doubts;      // (kSliceRows, tiles of outputs, to whole words): a bit per neuron
   TurnedSpikes* turned;  // (kSliceRows): the input spikes
   int64_t segments, tiles;
 
@@ -40,7 +40,7 @@ template <class Arena>
 BlockCertainty take_block_certainty(Arena& arena, int64_t inputs, int64_t outputs, int64_t steps) {
   BlockCertainty c;
   c.segments = (steps + kSegmentSteps - 1) / kSegmentSteps;
-  c.tiles = (outputs + kSliceOutputs - 1) / kSliceOutputs;
+  c.tiles = whole_words(outputs) / kSliceOutputs;
   c.all_bounds = arena.template take<float>(kSliceRows * c.segments * kBounds);
   c.doubts = arena.template take<uint16_t>(kSliceRows * c.tiles);
   c.turned = arena.template take<TurnedSpikes>(kSliceRows);
@@ -73,47 +73,6 @@ inline void start_certainty(const BlockCertainty& c, int64_t sample, const Panel
     bounds[2] = relative;
     bounds[3] = kMembrane * static_cast<float>(t);
   }
-}
-
-// Runs a sample's neurons in doubt again, and puts their spikes where the others' are. Returns how many there were.
-inline int64_t settle_certainty(const NetworkView& net, const LayerView& layer, const BlockCertainty& c, int64_t sample,
-                                int64_t steps, PanelBits* bits) {
-  constexpr int64_t kTogether = 16, kVectors = kTogether / Vec::lanes;
-  const TurnedSpikes& turned = c.turned[sample];
-  alignas(64) float sums[kLaneNeurons][kMostSteps], currents[kMostSteps][kTogether] = {}, mem[kTogether] = {};
-  PanelBits spikes[kMostSteps];
-  uint32_t neurons[kTogether];
-  int64_t waiting = 0, settled = 0;
-  const auto settle = [&] {
-    for (int64_t begin = 0; begin < waiting; begin += kLaneNeurons) {
-      const int64_t left = waiting - begin, count = left < kLaneNeurons ? left : kLaneNeurons;
-      const float* weights[kLaneNeurons];
-      for (int64_t i = 0; i < kLaneNeurons; ++i) {
-        const int64_t j = neurons[i < count ? begin + i : 0];
-        weights[i] = layer.by_output + j * layer.n_in;
-        mem[begin + i] = layer.initial[j];
-      }
-      sums_in_steps(weights, count, turned, layer.n_in, steps, sums[0], kMostSteps);
-      for (int64_t i = 0; i < count; ++i) {
-        const float bias = layer.bias[neurons[begin + i]];
-        for (int64_t t = 0; t < steps; ++t) currents[t][begin + i] = sums[i][t] + bias;
-      }
-    }
-    scan_again(net, currents[0], kTogether, kVectors, mem, spikes, 1, steps);
-    put_settled(spikes, neurons, waiting, steps, bits, bits_stride(layer.panels));
-    settled += waiting;
-    waiting = 0;
-  };
-  for (int64_t tile = 0; tile < c.tiles; ++tile) {
-    for (uint32_t doubts = c.doubts[sample * c.tiles + tile]; doubts; doubts &= doubts - 1) {
-      const int64_t j = tile * kSliceOutputs + __builtin_ctz(doubts);
-      if (j >= layer.n_out) break;
-      neurons[waiting++] = static_cast<uint32_t>(j);
-      if (waiting == kTogether) settle();
-    }
-  }
-  if (waiting > 0) settle();
-  return settled;
 }
 
 }  // namespace

@@ -21,6 +21,7 @@
 #pragma once
 
 #include "core/neuron.h"
+#include "cpu/certain_again.h"
 #include "cpu/event_currents.h"
 #include "cpu/kernels.h"
 #include "cpu/layer_scan.h"
@@ -33,15 +34,13 @@
 namespace snnfast {
 namespace {
 
-// Neurons of the rule that the bound is made for.
-using CertainRule = NeuronRule<false, Reset::subtraction, false, false>;
-
 // What a sample keeps for it in its tile of steps, the only one.
 struct Certainty {
   float* quadratic;     // (tile): the bound of a step's current, in multiples of w,
   float* linear;        // (tile): of what goes with n,
   float* relative;      // (tile): and of the current and the bias
-  PanelBits* doubtful;  // (panels): neurons
+  PanelBits* doubtful;  // (panels, to whole words): neurons
+  TurnedSpikes turned;  // with steps in lanes: the input spikes, in the inputs' own order
 };
 
 template <class Arena>
@@ -50,11 +49,23 @@ Certainty take_certainty(Arena& arena, const LayerView& layer, int64_t tile) {
   c.quadratic = arena.template take<float>(tile);
   c.linear = arena.template take<float>(tile);
   c.relative = arena.template take<float>(tile);
-  c.doubtful = arena.template take<PanelBits>(layer.panels);
+  c.doubtful = arena.template take<PanelBits>(bits_stride(layer.panels));
+  c.turned = kHasStepLanes ? take_turned(arena, layer.n_in, tile) : TurnedSpikes{};
   return c;
 }
 
-// What a block's samples share while the neurons in doubt of one of them run again.
+// The spikes of inputs that were sorted, turned and put into the inputs' own order; scratch: as much memory.
+inline void turn_sorted(const PanelBits* bits, int64_t stride, int64_t inputs, int64_t steps, const uint16_t* order,
+                        const TurnedSpikes& scratch, TurnedSpikes& turned) {
+  turn_rows(bits, stride, inputs, steps, scratch.words);
+  for (int64_t first = 0; first < steps; first += kWordSteps) {
+    const int64_t at = first / kWordSteps * whole_words(inputs);
+    for (int64_t i = 0; i < inputs; ++i) turned.words[at + order[i]] = scratch.words[at + i];
+  }
+  find_firing(inputs, steps, turned);
+}
+
+// What a block's samples share while the neurons in doubt of one of them run again; with steps in lanes, only `turned`.
 struct DoubtScratch {
   float* current;      // (padded inputs): the first layer's, in the order of its neurons
   float* state;        // (padded inputs, at least kRow)
@@ -63,11 +74,16 @@ struct DoubtScratch {
   float* rows;         // (inputs and a row of zeros per segment, kRow): of those, the weights of neurons in doubt
   float* bias;         // (kRow)
   PanelBits* settled;  // (tile): spikes of neurons in doubt
+  TurnedSpikes turned;
 };
 
 template <class Arena>
 DoubtScratch take_doubt(Arena& arena, const LayerView& first, int64_t tile) {
-  DoubtScratch s;
+  DoubtScratch s{};
+  if (kHasStepLanes) {
+    s.turned = take_turned(arena, first.n_out, tile);
+    return s;
+  }
   s.current = arena.template take<float>(first.padded);
   s.state = arena.template take<float>(first.padded < kRow ? kRow : first.padded);
   s.spikes = arena.template take<PanelBits>(tile * bits_stride(first.panels));
@@ -79,10 +95,16 @@ DoubtScratch take_doubt(Arena& arena, const LayerView& first, int64_t tile) {
 }
 
 // What it costs to make spikes certain, in loads of a vector of weights, of which a row has so many. In doubt
-// are some 3 % of the neurons at usual rates, 11 % where 40 % fire; 6 % is what is reckoned with. Their weights are
-// copied one by one, and the input spikes are listed once more.
-inline float doubts_cost(const SumsCost& cost, float vectors) {
+// are some 3 % of the neurons at usual rates, 11 % where 40 % fire; 6 % is what is reckoned with. With steps in lanes
+// each of them adds every input that fires, a vector of steps at a time. Elsewhere their weights are copied one by one,
+// and the input spikes are listed once more.
+inline float doubts_cost(const SumsCost& cost, float vectors, int64_t steps) {
   constexpr float kDoubtful = 0.06f, kClocksPerSpike = 3.0f;
+  if (kHasStepLanes) {
+    constexpr float kClocksPerVector = static_cast<float>(kLaneNeurons + 1) / (2.0f * kLaneNeurons);
+    const auto of_steps = static_cast<float>((steps + Vec::lanes - 1) / Vec::lanes);
+    return kDoubtful * Vec::lanes * kClocksPerVector * cost.firing * of_steps;
+  }
   return kDoubtful * (cost.spikes + Vec::lanes * cost.firing) + kClocksPerSpike * cost.spikes / vectors;
 }
 
@@ -158,19 +180,6 @@ __attribute__((noinline, unused)) void scan_certain(const NetworkView& net, int6
     scan_vectors<decltype(vectors)::value>(scan, vector_constants<EagerVec>(net), layer.usual + begin,
                                            layer.excess + begin, layer.bias + begin, c, c.doubtful + panel);
   });
-}
-
-// Up to a panel of neurons that run again.
-inline void scan_again(const NetworkView& net, const float* current, int64_t current_stride, int64_t vectors,
-                       float* state, PanelBits* bits, int64_t stride, int64_t steps) {
-  Scan scan{};
-  scan.current = current;
-  scan.current_stride = current_stride;
-  scan.mem = state;
-  scan.spike_bits = reinterpret_cast<char*>(bits);
-  scan.stride = stride * kPanelBytes;
-  scan.steps = steps;
-  scan_sample<CertainRule>(net, scan, vectors);
 }
 
 // The first layer's neurons, sorted by their currents, run once more in their own order. Lists their spikes; returns
@@ -250,6 +259,7 @@ inline void run_again(const NetworkView& net, const LayerView& layer, const uint
 inline int64_t settle_doubts(const NetworkView& net, const Certainty& c, const float* sorted, int64_t steps,
                              const SpikeRuns& runs, const DoubtScratch& s, float* currents, PanelBits* bits) {
   const LayerView& layer = net.layers[1];
+  if (kHasStepLanes) return settle_in_steps(net, layer, c.doubtful, c.turned, steps, bits);
   int64_t settled = 0, waiting = 0, firing = 0;
   uint32_t neurons[kRow + 64 + kAtOnce];
   const auto settle = [&](int64_t count) {

@@ -265,7 +265,7 @@ inline bool sums_pay(const NetworkView& net, const SampleState& s, float others)
   if (net.always_sums) return true;
   const SumsCost cost = sums_cost(s.constant, net.layers[0].padded, net.threshold, net.timesteps);
   const auto vectors = static_cast<float>(net.layers[1].padded / Vec::lanes * kClocksPerRow);
-  const float doubts = in_doubt(net) ? doubts_cost(cost, vectors) : 0.0f;
+  const float doubts = in_doubt(net) ? doubts_cost(cost, vectors, net.timesteps) : 0.0f;
   return cost.sums + doubts < cost.spikes && (others == 0.0f || cost.sums * vectors < others);
 }
 
@@ -540,7 +540,9 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
       if (!net.layers[l].fires) continue;
       const bool was_sliced = sliced;
       for (int64_t i = 0; i < count && was_sliced && doubtful; ++i) {  // before anything reads these spikes
-        const int64_t settled = settle_certainty(net, net.layers[l], slices.certainty, i, steps, samples[i].spike_bits);
+        const BlockCertainty& c = slices.certainty;
+        const int64_t settled =
+            settle_in_steps(net, net.layers[l], c.doubts + i * c.tiles, c.turned[i], steps, samples[i].spike_bits);
         if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
       }
       for (int64_t i = 0; i < count && l == 1 && in_doubt(net); ++i) {  // before anything reads these spikes
@@ -578,7 +580,12 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
         if (l + 1 == layers || sliced || in_lanes) continue;
         if (takes_runs(s, l + 1)) {
           list_runs(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.runs, sums);
-          if (in_doubt(net)) bound_steps(s.spike_bits, stride, n, steps, s.certainty);
+          if (in_doubt(net)) {
+            bound_steps(s.spike_bits, stride, n, steps, s.certainty);
+            if (kHasStepLanes) {
+              turn_sorted(s.spike_bits, stride, n, steps, s.runs.order, doubt.turned, s.certainty.turned);
+            }
+          }
         } else {
           list_spikes(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.lists);
         }

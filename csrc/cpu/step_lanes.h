@@ -109,22 +109,30 @@ SNNFAST_INLINE Vec add_in_steps(Vec sum, const uint64_t* steps, int place, Vec w
 
 #endif
 
-// From rows of spike bits, one per step.
-inline void turn_spikes(const PanelBits* bits, int64_t stride, int64_t inputs, int64_t steps, TurnedSpikes& turned) {
+// The words of rows of spike bits, one per step.
+inline void turn_rows(const PanelBits* bits, int64_t stride, int64_t inputs, int64_t steps, uint64_t* turned) {
   const int64_t apart = stride * kPanelBytes, words = whole_words(inputs) / 64;
   for (int64_t first = 0; first < steps; first += kWordSteps) {
     const char* const rows = reinterpret_cast<const char*>(bits) + first * apart;
     const int64_t left = steps - first < kWordSteps ? steps - first : kWordSteps;
-    uint64_t* const to = turned.words + first * words;
-    for (int64_t w = 0; w < words; ++w) turn_words(rows + 8 * w, apart, left, to + w * 64);
+    for (int64_t w = 0; w < words; ++w) turn_words(rows + 8 * w, apart, left, turned + first * words + w * 64);
   }
+}
+
+// Which inputs have words that are not zero.
+inline void find_firing(int64_t inputs, int64_t steps, TurnedSpikes& turned) {
   turned.count = 0;
   for (int64_t k = 0; k < inputs; ++k) {
     uint64_t any = 0;
-    for (int64_t first = 0; first < steps; first += kWordSteps) any |= turned.words[first * words + k];
+    for (int64_t i = 0; i < step_words(steps); ++i) any |= turned.words[i * whole_words(inputs) + k];
     turned.firing[turned.count] = static_cast<uint16_t>(k);
     turned.count += any != 0;
   }
+}
+
+inline void turn_spikes(const PanelBits* bits, int64_t stride, int64_t inputs, int64_t steps, TurnedSpikes& turned) {
+  turn_rows(bits, stride, inputs, steps, turned.words);
+  find_firing(inputs, steps, turned);
 }
 
 // Sums for N neurons in up to V vectors of steps of one word: neuron i's at sums + i * apart.
@@ -179,8 +187,8 @@ __attribute__((noinline)) void sums_in_steps(const float* const* weights, int64_
 }
 
 // Clock cycles of a sample, at most: a bit takes a load and a mask, which some neurons share; to turn 64 inputs in 64
-// steps took 200. To list a spike and add its row of one vector took two.
-constexpr int64_t kClocksPerListedSpike = 2;
+// steps took 200. To list a spike and add its row of one vector takes four, with all that lists take.
+constexpr int64_t kClocksPerListedSpike = 4;
 inline int64_t step_lanes_clocks(int64_t inputs, int64_t neurons, int64_t steps) {
   const int64_t vectors = (steps + Vec::lanes - 1) / Vec::lanes, groups = (neurons + kLaneNeurons - 1) / kLaneNeurons;
   return inputs * vectors * groups * (kLaneNeurons + 1) / 2 + 200 * step_words(steps) * (whole_words(inputs) / 64);
