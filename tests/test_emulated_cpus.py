@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same bits on processors that this machine is not: older ones, and those with AVX-512.
+"""The same bits on processors that this machine is not: older ones, those with AVX-512, and 64-bit ARM.
 
 One static program (``emulated/parity_main.cpp``) runs random networks on every instruction set that the processor has
 and prints a hash over all bits of all results. The hashes of this machine and of emulated ones must be the same.
@@ -55,6 +55,13 @@ def parse(text: str) -> Result:
     return Result({isa: state for isa, _, state in lines}, *numbers)
 
 
+@pytest.fixture(scope="module")
+def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if build.missing(build.ARM_COMPILER):
+        pytest.skip(build.missing(build.ARM_COMPILER))
+    return build.build(tmp_path_factory.mktemp("arm"), for_arm=True)
+
+
 def run(*command: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, timeout=900, check=False)
 
@@ -73,15 +80,15 @@ def host(program: Path) -> Result:
     return parse(done.stdout)
 
 
-def emulator(least: tuple[int, int]) -> str:
-    """qemu for programs of x86-64, or a skip."""
-    path = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+def emulator(least: tuple[int, int], processor: str = "x86_64") -> str:
+    """qemu for programs of another processor, or a skip."""
+    path = shutil.which(f"qemu-{processor}") or shutil.which(f"qemu-{processor}-static")
     if path is None:
-        pytest.skip("needs qemu-x86_64 (Debian: apt install qemu-user)")
+        pytest.skip(f"needs qemu-{processor} (Debian: apt install qemu-user)")
     version = re.search(r"version (\d+)\.(\d+)", run(path, "--version").stdout)
     assert version
     if (int(version.group(1)), int(version.group(2))) < least:
-        pytest.skip(f"needs qemu-x86_64 {least[0]}.{least[1]} or later, found {version.group(0)}")
+        pytest.skip(f"needs qemu-{processor} {least[0]}.{least[1]} or later, found {version.group(0)}")
     return path
 
 
@@ -118,6 +125,19 @@ def test_files_of_one_instruction_set_define_nothing_that_the_linker_may_share(p
         symbols = run("nm", "--defined-only", program.parent / f"kernels_{isa}.cpp.o").stdout.splitlines()
         public = [line.split()[-2:] for line in symbols if line.split()[-2] not in "bdrt"]
         assert [(kind in "BDR", f"kernels_{isa}" in name) for kind, name in public] == [(True, True)], public
+
+
+def test_the_mode_that_threads_are_in_does_not_matter(program: Path, host: Result) -> None:
+    done = run(program, "--other-mode", NETWORKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert parse(done.stdout).hashes == host.hashes
+
+
+@pytest.mark.parametrize("options", [(), ("--other-mode",)])
+def test_64_bit_arm_gives_the_same_bits(arm_program: Path, host: Result, options: tuple[str, ...]) -> None:
+    done = run(emulator((5, 0), "aarch64"), arm_program, *options, NETWORKS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert parse(done.stdout).hashes == {"baseline": host.hashes["baseline"]}
 
 
 def test_a_processor_without_avx_gives_the_same_bits(program: Path, host: Result) -> None:

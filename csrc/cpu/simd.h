@@ -4,6 +4,7 @@
 // never pick an AVX copy of an inline function for a machine without AVX.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #if defined(__x86_64__)

@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 MAIN = "parity_main.cpp"
 # What CMake adds for C++17 without extensions and for the build type Release, which is that of the wheel.
-STANDARD = ("-std=c++17", "-O3", "-DNDEBUG", "-DSNNFAST_X86", "-pthread")
+STANDARD = ("-std=c++17", "-O3", "-DNDEBUG", "-pthread")
+X86 = ("-DSNNFAST_X86",)
+#: Debian's compiler for another processor than this machine's.
+ARM_COMPILER = "aarch64-linux-gnu-g++"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +51,14 @@ def compiler() -> str:
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++") or ""
 
 
-def missing() -> str:
+def missing(cxx: str | None = None) -> str:
     """What is missing for a static build, as the reason of a skip; empty if nothing is."""
-    if not compiler():
-        return "needs a C++ compiler (Debian: apt install g++)"
+    cxx = compiler() if cxx is None else shutil.which(cxx) or ""
+    if not cxx:
+        return "needs a C++ compiler (Debian: apt install g++ g++-aarch64-linux-gnu)"
     for library in ("libc.a", "libstdc++.a"):
         found = subprocess.run(
-            [*compiler().split(), f"-print-file-name={library}"], capture_output=True, text=True, check=True
+            [*cxx.split(), f"-print-file-name={library}"], capture_output=True, text=True, check=True
         )
         if not Path(found.stdout.strip()).is_absolute():
             return f"needs {library} for static linking (Debian: apt install g++ libc6-dev)"
@@ -67,28 +71,37 @@ def _run(command: Sequence[str]) -> None:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr}")
 
 
-def build(directory: Path, *, reuse: Path | None = None, changed: Mapping[str, Sequence[str]] | None = None) -> Path:
+def build(
+    directory: Path,
+    *,
+    reuse: Path | None = None,
+    changed: Mapping[str, Sequence[str]] | None = None,
+    for_arm: bool = False,
+) -> Path:
     """Compile and link into ``directory``; return the program.
 
     Args:
         directory: made if need be; keeps the object files.
         reuse: an earlier build's directory; all files but those in ``changed`` come from there.
         changed: file name -> flags to add for that file.
+        for_arm: for 64-bit ARM, which has the baseline's kernels only.
 
     Raises:
         RuntimeError: if the compiler fails, with what it said.
     """
     directory.mkdir(parents=True, exist_ok=True)
     project, extra = read_project(), dict(changed or {})
-    cxx = compiler().split()
+    cxx, standard = ([ARM_COMPILER], STANDARD) if for_arm else (compiler().split(), (*STANDARD, *X86))
     objects, commands = [], []
     for source in (HERE / MAIN, *project.sources):
         name = source.name
+        if for_arm and any(flag.startswith("-mavx") for flag in project.flags_of.get(name, ())):
+            continue
         if reuse is not None and name not in extra:
             objects.append(str(reuse / f"{name}.o"))
             continue
         objects.append(str(directory / f"{name}.o"))
-        flags = [*STANDARD, *project.flags, *project.flags_of.get(name, ()), *extra.pop(name, ())]
+        flags = [*standard, *project.flags, *project.flags_of.get(name, ()), *extra.pop(name, ())]
         commands.append([*cxx, *flags, f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", objects[-1]])
     assert not extra, f"no such files: {sorted(extra)}"
     with ThreadPoolExecutor(os.cpu_count()) as pool:

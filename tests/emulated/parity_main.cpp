@@ -4,8 +4,9 @@
 // emulator is at hand. Networks come from an integer generator and correctly rounded arithmetic: machines can be
 // compared by their hashes alone.
 //
-//   parity [--only ISA] [--each] NETWORKS
+//   parity [--only ISA] [--each] [--other-mode] NETWORKS
 //
+// --other-mode: plans are made and run by threads that flush to zero and round otherwise; that must not matter.
 // Prints `isa=<name> networks=<n> hash=<hex>` per instruction set (with --each also one line per network). Exit status:
 // 0, 1 if the sets or the ways to run disagree, 2 if the arguments are wrong.
 #include <algorithm>
@@ -19,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/float_mode.h"
 #include "core/spec.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
@@ -35,6 +37,21 @@ void problem(int64_t network, const char* isa, const std::string& what) {
   std::printf("PROBLEM network=%lld isa=%s: %s\n", static_cast<long long>(network), isa, what.c_str());
   ++g_problems;
 }
+
+bool g_other_mode = false;
+
+// As long as it lives, this thread computes as programs do that do not care for the last bit; if that was asked for.
+class PerhapsOtherMode {
+ public:
+  PerhapsOtherMode() {
+    if (g_other_mode) set_float_mode(float_mode() | kOtherModes);
+  }
+  PerhapsOtherMode(const PerhapsOtherMode&) = delete;
+  PerhapsOtherMode& operator=(const PerhapsOtherMode&) = delete;
+
+ private:
+  const KeptFloatMode before_;
+};
 
 const Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
 
@@ -307,7 +324,11 @@ void run_samples(const Network& net, const Plan& plan, int64_t begin, int64_t en
   }
 
   const char* isa = plan.kernels().isa;
-  if (!plan.run(request, kNoInterrupt)) problem(net.index, isa, "the run says that it was interrupted");
+  const auto run = [&] {
+    const PerhapsOtherMode mode;
+    return plan.run(request, kNoInterrupt);
+  };
+  if (!run()) problem(net.index, isa, "the run says that it was interrupted");
   if (const char* wrong = output.hash_into(output_hash)) problem(net.index, isa, std::string("output: ") + wrong);
   const std::pair<const char*, const std::vector<Room>*> parts[] = {
       {"spike counts", &counts}, {"input counts", &input_counts}, {"spikes", &spikes}, {"potentials", &potentials}};
@@ -381,6 +402,11 @@ uint64_t run_network(const Network& net, const Plan& plan) {
   return everything.state;
 }
 
+Plan make_plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& options = {}) {
+  const PerhapsOtherMode mode;
+  return Plan(spec, kernels, options);
+}
+
 bool may_go_by_prefix_sums(const NetworkSpec& spec) {
   const NeuronSpec& neuron = spec.neuron;
   return spec.layers.size() > 1 && spec.code.kind == CodeKind::none && spec.encoding == Encoding::constant &&
@@ -408,6 +434,8 @@ bool parse(int argc, char** argv, Arguments& arguments) {
       arguments.only = argv[++i];
     } else if (text == "--each") {
       arguments.each = true;
+    } else if (text == "--other-mode") {
+      g_other_mode = true;
     } else {
       char* end = nullptr;
       arguments.networks = std::strtoll(text.c_str(), &end, 10);
@@ -426,7 +454,7 @@ int compare(const Arguments& arguments) {
     const Network net = make_network(i);
     uint64_t first = 0, first_by_sums = 0;
     for (size_t s = 0; s < sets.size(); ++s) {
-      const Plan plan(net.spec, *sets[s]);
+      const Plan plan = make_plan(net.spec, *sets[s]);
       const uint64_t state = run_network(net, plan);
       hashes[s].add(state);
       if (s == 0) {
@@ -437,7 +465,7 @@ int compare(const Arguments& arguments) {
       if (std::strcmp(plan.method(), "tables") == 0) {  // made to order, they have the first layer's trains at once
         PlanOptions options;
         options.method = Method::tables;
-        const Plan at_once(net.spec, *sets[s], options);
+        const Plan at_once = make_plan(net.spec, *sets[s], options);
         if (run_network(net, at_once) != state) problem(i, sets[s]->isa, "bits differ with a table of trains");
         trained += at_once.trains() > 0;
       }
@@ -445,7 +473,7 @@ int compare(const Arguments& arguments) {
         PlanOptions options;
         options.method = Method::prefix_sums;
         options.exact = false;
-        const uint64_t sums_state = run_network(net, Plan(net.spec, *sets[s], options));
+        const uint64_t sums_state = run_network(net, make_plan(net.spec, *sets[s], options));
         if (s == 0) first_by_sums = sums_state;
         if (sums_state != first_by_sums) problem(i, sets[s]->isa, "bits of prefix sums differ");
         hashes[s].add(sums_state);
@@ -454,7 +482,7 @@ int compare(const Arguments& arguments) {
       if (may_be_certain(net.spec)) {
         PlanOptions options;
         options.method = Method::prefix_sums;
-        if (run_network(net, Plan(net.spec, *sets[s], options)) != state) {
+        if (run_network(net, make_plan(net.spec, *sets[s], options)) != state) {
           problem(i, sets[s]->isa, "bits of prefix sums made certain differ");
         }
         ++certain;
@@ -480,7 +508,7 @@ int compare(const Arguments& arguments) {
 int main(int argc, char** argv) {
   Arguments arguments;
   if (!parse(argc, argv, arguments)) {
-    std::fprintf(stderr, "usage: %s [--only ISA] [--each] NETWORKS\n", argv[0]);
+    std::fprintf(stderr, "usage: %s [--only ISA] [--each] [--other-mode] NETWORKS\n", argv[0]);
     return 2;
   }
   try {
