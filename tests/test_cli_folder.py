@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from snnfast import runs
 from snnfast.runs import CONFIG, LOCK, STAGES, RunFolderError, check_writable, open_run
 
 OWNED = ("a.bin", "b.bin")
@@ -142,6 +147,7 @@ def test_a_process_killed_before_its_first_file_leaves_a_free_folder(tmp_path):
     path.mkdir()
     (path / LOCK).write_text("123\n")
     (path / f".{CONFIG}.tmp-123-abcd").write_text("{")
+    (path / ".snnfast-123-abcd").write_text("")
     assert make(tmp_path).path == path
 
 
@@ -172,6 +178,49 @@ def test_a_lock_of_a_killed_process_holds_nobody_up(tmp_path):
         process.wait()
     assert (tmp_path / "one" / LOCK).read_text() == f"{process.pid}\n", "it did not have time to clean up"
     assert make(tmp_path, mode="resume").resumed
+
+
+def test_a_folder_can_be_used_again_while_a_child_of_fork_lives(tmp_path):
+    with open_run(tmp_path, "one", {}, "new", OWNED):
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        assert make(tmp_path, mode="resume").resumed
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("finishes", [True, False], ids=["and finishes", "and is at work"])
+def test_suffix_where_another_takes_the_name_at_the_same_moment(tmp_path, monkeypatch, finishes):
+    make_folder, others = runs._make_folder, contextlib.ExitStack()
+
+    def slow(path):
+        monkeypatch.setattr(runs, "_make_folder", make_folder)
+        other = others.enter_context(open_run(tmp_path, "one", {"who": "other"}, "suffix", OWNED))
+        assert other.path == path
+        if finishes:
+            (other / OWNED[0]).write_text("the other's")
+            other.finish("stage", [OWNED[0]], 1.0, {})
+            others.close()
+        make_folder(path)
+
+    monkeypatch.setattr(runs, "_make_folder", slow)
+    with open_run(tmp_path, "one", {"who": "this"}, "suffix", OWNED) as run:
+        assert run.path.name == "one-2"
+        assert run.config["who"] == "this"
+    assert "other" in (tmp_path / "one" / CONFIG).read_text()
+    if finishes:
+        assert (tmp_path / "one" / OWNED[0]).read_text() == "the other's"
+    others.close()
+
+
+def test_many_threads_may_try_a_folder_at_once(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: check_writable(tmp_path), range(400)))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../up", ".hidden", "-x", "a\nb", "a\\b"])

@@ -222,23 +222,27 @@ def test_a_policy_that_is_not_good_enough_stops_the_run_but_loses_nothing(tmp_pa
     assert one == other
 
 
-#: The command, with the state of training written more often, so that little has to be computed to see one.
+#: The command, with the state of training written more often, so that little has to be computed to see one. The last
+#: stage may wait to be killed.
 SCRIPT = """
-import sys
+import os, sys, time
+from snnfast.cli import run
 from snnfast.learning import policy_gradient
 policy_gradient._SECONDS_BETWEEN_CHECKPOINTS = 0.05
+if "WAIT_BEFORE_EVALUATION" in os.environ:
+    run.evaluate = lambda *arguments, **options: time.sleep(600)
 from snnfast.cli import main
 raise SystemExit(main(sys.argv[1:]))
 """
 
 
-def start(root, *arguments):
+def start(root, *arguments, **environment):
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, "run", "cartpole", "--root", str(root), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
     )
 
 
@@ -254,7 +258,8 @@ def wait_for(condition, process, seconds=60):
 def test_kill_and_resume_gives_identical_files(tmp_path, stage):
     arguments = [*FAST, "--seed", "3", "--max-episodes", "100"]
     folder = tmp_path / "cartpole"
-    with start(tmp_path, *arguments) as process:
+    waiting = {"WAIT_BEFORE_EVALUATION": "1"} if stage == "after recording" else {}
+    with start(tmp_path, *arguments, **waiting) as process:
         stages = folder / "stages.json"
         conditions = {
             "training": (folder / "initial.safetensors").exists,

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -177,6 +179,25 @@ def test_the_network_is_not_modified(training):
         assert p.grad is None or torch.equal(p.grad, grads[name])
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.is_grad_enabled()
+
+
+def test_other_threads_may_run_the_network_meanwhile():
+    class Policy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+            self.meanwhile = []
+
+        def forward(self, x):
+            if threading.current_thread() is main and not self.meanwhile:
+                with ThreadPoolExecutor(1) as other:
+                    self.meanwhile.append(other.submit(self, torch.zeros(3, 4)).result())
+            return self.layers(x)
+
+    main, policy = threading.current_thread(), Policy()
+    layers = read_network(policy)
+    assert [w.shape for w, _ in layers] == [(8, 4), (2, 8)]
+    assert torch.equal(policy.meanwhile[0], policy(torch.zeros(3, 4)))
 
 
 def test_refusal_does_not_modify_either():

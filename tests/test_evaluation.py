@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
+import threading
 from typing import Any
 
 import gymnasium as gym
@@ -16,6 +18,7 @@ from torch import nn
 import evaluation_environments as environments
 from snnfast import SpikingNetwork
 from snnfast.evaluation import EvaluationReport, episode_seeds, evaluate, statistics
+from snnfast.evaluation.agents import deciding
 from snnfast.evaluation.statistics import RESAMPLES, Stream, bootstrap_interval, share_interval, uniform
 from snnfast.spec import NeuronSpec
 
@@ -381,6 +384,36 @@ def test_modes_and_threads_are_restored_after_an_error(two_torch_threads: int) -
     assert policy.training
     assert policy[0].training
     assert torch.get_num_threads() == two_torch_threads
+
+
+@pytest.mark.parametrize("first", ["this", "other"])
+def test_a_module_decides_as_long_as_any_thread_wants_it_to(first: str) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.Dropout()).train()
+    module[0].eval()
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with deciding(module):
+            entered.set()
+            assert leave.wait(30)
+
+    thread = threading.Thread(target=other)
+    with contextlib.ExitStack() as this:
+        this.enter_context(deciding(module))
+        thread.start()
+        assert entered.wait(30)
+        if first == "this":
+            this.close()
+        else:
+            leave.set()
+            thread.join()
+        assert not module.training
+        assert not module[1].training
+    leave.set()
+    thread.join()
+    assert module.training
+    assert module[1].training
+    assert not module[0].training
 
 
 def test_threads_are_restored_by_evaluations_inside_each_other(two_torch_threads: int) -> None:

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
 import torch
 
+from snnfast import torch_threads
 from snnfast.torch_threads import one_thread
 
 
@@ -69,3 +72,55 @@ def test_overlapping_threads(first: str) -> None:
     late.start()
     late.join(30)
     assert counts[-1] == torch.get_num_threads() == 3
+
+
+class Struck(Exception):
+    pass
+
+
+def test_given_back_wherever_a_signal_strikes() -> None:
+    def strike(*_: object) -> None:
+        raise Struck
+
+    before, struck = signal.signal(signal.SIGALRM, strike), 0
+    try:
+        for delay in range(1, 400):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay * 2e-6)
+                while True:
+                    with one_thread(), one_thread():
+                        pass
+            except Struck:
+                struck += 1
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert struck == 399
+    with one_thread():  # the next one to leave puts all in order
+        pass
+    assert torch.get_num_threads() == 3
+
+
+def test_a_child_of_fork_may_enter_whatever_other_threads_did() -> None:
+    stop = threading.Event()
+
+    def enter_and_leave() -> None:
+        while not stop.is_set():
+            with one_thread():
+                pass
+
+    threads = [threading.Thread(target=enter_and_leave) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(30):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(20)
+                with one_thread():
+                    pass
+                os._exit(len(torch_threads._inside))
+            assert os.waitpid(child, 0)[1] == 0
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()

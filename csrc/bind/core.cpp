@@ -12,6 +12,7 @@
 #include "bind/fast_call.h"
 #include "bind/network_spec.h"
 #include "bind/run_plan.h"
+#include "bind/take_lock.h"
 #include "core/float_mode.h"
 #include "cpu/dispatch.h"
 #include "cpu/measure_ceiling.h"
@@ -213,7 +214,7 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
       "measure_ceiling",
       [](const std::string& name, int64_t bytes, const std::optional<std::string>& isa) {
         const Kernels& kernels = choose_kernels(isa);
-        const py::gil_scoped_release release;
+        const Unlocked unlocked;
         return measure_ceiling(name, bytes, kernels);
       },
       py::arg("name"), py::arg("bytes") = 0, py::arg("isa") = py::none(),

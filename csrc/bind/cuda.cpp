@@ -8,6 +8,7 @@
 
 #include "bind/addresses.h"
 #include "bind/network_spec.h"
+#include "bind/take_lock.h"
 #include "cuda/device.h"
 #include "cuda/plan.h"
 
@@ -64,7 +65,7 @@ void run(const cuda::Plan& plan, uint64_t stream, uint64_t packed_weights, uint6
   request.steps = pointer<float>(steps);
   request.certified = pointer<float>(certified);
   request.saturated = pointer<float>(saturated);
-  const py::gil_scoped_release release;
+  const Unlocked unlocked;
   plan.run(request, pointer<const float>(packed_weights), pointer<void>(workspace), pointer<void>(stream));
 }
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <new>
 
+#include "bind/take_lock.h"
 #include "core/float_mode.h"
 #include "cpu/plan.h"
 
@@ -27,7 +28,7 @@ constexpr Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
 class ReleasedLock {
  public:
   ReleasedLock() = default;
-  ~ReleasedLock() { PyEval_RestoreThread(state_); }
+  ~ReleasedLock() { take_lock(state_); }
   ReleasedLock(const ReleasedLock&) = delete;
   ReleasedLock& operator=(const ReleasedLock&) = delete;
 
@@ -42,7 +43,7 @@ class ReleasedLock {
     if (now < lock.next_) return false;
     if (lock.next_ != Time()) {
       const KeptFloatMode kept;
-      PyEval_RestoreThread(lock.state_);
+      take_lock(lock.state_);
       lock.raised_ = PyErr_CheckSignals() != 0;
       lock.state_ = PyEval_SaveThread();
     }
@@ -78,10 +79,10 @@ inline int64_t first_not_finite(const float* x, int64_t n) {
     std::memcpy(&bits, x + i, sizeof bits);
     found |= static_cast<uint32_t>((bits & kExponent) == kExponent);
   }
-  if (!found) return -1;
-  int64_t i = 0;
-  while (std::isfinite(x[i])) ++i;
-  return i;
+  for (int64_t i = 0; found && i < n; ++i) {
+    if (!std::isfinite(x[i])) return i;
+  }
+  return -1;  // or another thread has written over it meanwhile
 }
 
 }  // namespace snnfast

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 
 #include <algorithm>
 #include <atomic>
@@ -24,11 +25,34 @@ int available_cores() {
 
 constexpr std::chrono::milliseconds kPollInterval{20};
 
+// How many forks lie between this process and the one that first used a pool.
+std::atomic<int> g_forks{0};
+
+// New threads inherit which signals are blocked. Ours block all of them: signals are for the program's own threads, one
+// of which may wait for one with all others blocked.
+class BlockedSignals {
+ public:
+  BlockedSignals() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  BlockedSignals(const BlockedSignals&) = delete;
+  BlockedSignals& operator=(const BlockedSignals&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+enum class Outcome { finished, stopped, forked };
+
 class Pool {
  public:
   // Starts as many of the threads as the system allows.
   explicit Pool(int threads) {
     workers_.reserve(static_cast<size_t>(threads - 1));
+    const BlockedSignals blocked;
     for (int i = 1; i < threads; ++i) {
       try {
         workers_.emplace_back([this] { work(); });
@@ -47,7 +71,10 @@ class Pool {
     for (std::thread& worker : workers_) worker.join();
   }
 
-  bool run(int64_t count, ItemFunction function, void* context, const Interrupt& interrupt) {
+  // Forked: this is the child of a fork that happened meanwhile, in a handler of signals. The workers do not exist
+  // here, and a lock that one of them held stays locked.
+  Outcome run(int64_t count, ItemFunction function, void* context, const Interrupt& interrupt) {
+    const int forks = g_forks.load();
     {
       std::lock_guard<std::mutex> lock(mutex_);
       function_ = function;
@@ -60,13 +87,15 @@ class Pool {
     }
     wake_.notify_all();
     take_items(function, context, count);
+    if (g_forks.load() != forks) return Outcome::forked;
     std::unique_lock<std::mutex> lock(mutex_);
     while (!done_.wait_for(lock, kPollInterval, [this] { return active_ == 0; })) {
       lock.unlock();
       interrupt.poll(interrupt.context);
+      if (g_forks.load() != forks) return Outcome::forked;
       lock.lock();
     }
-    return !stop_.load();
+    return stop_.load() ? Outcome::stopped : Outcome::finished;
   }
 
   size_t size() const { return workers_.size(); }
@@ -121,7 +150,10 @@ std::atomic<int> g_threads{0};
 std::atomic<int64_t> g_parallel_loops{0};
 Shared* g_shared = nullptr;
 
-void after_fork_in_child() { g_shared = new Shared; }  // the parent's is left alone on purpose: it cannot be closed
+void after_fork_in_child() {
+  g_shared = new Shared;  // the parent's is left alone on purpose: it cannot be closed
+  g_forks.fetch_add(1);
+}
 
 Shared& shared() {
   static const bool once = [] {
@@ -173,7 +205,9 @@ bool parallel_for(int64_t count, ItemFunction function, void* context, const Int
   }
   if (common.pool->size() == 0) return run_alone(count, function, context);
   g_parallel_loops.fetch_add(1);
-  return common.pool->run(count, function, context, interrupt);
+  const Outcome outcome = common.pool->run(count, function, context, interrupt);
+  // The parent's workers have some of the items; items may be done twice.
+  return outcome == Outcome::forked ? run_alone(count, function, context) : outcome == Outcome::finished;
 }
 
 }  // namespace snnfast

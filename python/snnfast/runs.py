@@ -3,8 +3,8 @@
 
 A folder is a run of ours if its ``config.json`` says so; nothing else is ever replaced. ``stages.json`` lists what is
 finished, with a SHA-256 of every file, so that a continued run reuses a stage only if its files are what they were.
-``.lock`` is locked as long as a process works in the folder; the system releases it when the process ends, however it
-ends, so a lock left behind by a killed process holds nobody up.
+``.lock`` is locked as long as a process works in the folder; the system releases it when the process and its children
+of fork end, however they end, so a lock left behind by a killed process holds nobody up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import secrets
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +26,15 @@ Mode = Literal["new", "resume", "overwrite", "suffix"]
 
 CONFIG, STAGES, LOCK = "config.json", "stages.json", ".lock"
 _KIND, _FORMAT = "snnfast-run", 1
+_PROBE = ".snnfast-"
 
 
 class RunFolderError(Exception):
     """The folder cannot be used in the way that was asked for; nothing in it was changed."""
+
+
+class _InUse(RunFolderError):
+    """By another process."""
 
 
 class RunFolder:
@@ -102,6 +108,7 @@ class RunFolder:
         """Let other processes use the folder."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._lock, 0)
+            fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child of fork has the descriptor as well
         os.close(self._lock)
 
 
@@ -125,10 +132,11 @@ def open_run(root: Path, name: str, config: Mapping[str, Any], mode: Mode, owned
     check_name(name)
     path = root / name
     if mode == "suffix":
-        path = _first_free(path)
-    _permit(path, mode)
-    _make_folder(path)
-    lock = _acquire(path)
+        path, lock = _lock_first_free(path)
+    else:
+        _permit(path, mode)
+        _make_folder(path)
+        lock = _acquire(path)
     try:
         _permit(path, mode)  # another process may have been faster
         found = None if _is_free(path) else _read_config(path)
@@ -157,7 +165,7 @@ def check_name(name: str) -> None:
 
 def check_writable(folder: Path) -> None:
     """Raise an ``OSError`` unless files can be made in ``folder``. Trying is the only test that is always right."""
-    probe = folder / f".snnfast-{os.getpid()}"
+    probe = folder / f"{_PROBE}{os.getpid()}-{secrets.token_hex(8)}"  # in containers, two processes may have one number
     try:
         descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
@@ -200,15 +208,32 @@ def _is_free(path: Path) -> bool:
         return True
     except NotADirectoryError:
         return not path.exists()  # below a file there is nothing either; making the folder will say so
-    return all(entry == LOCK or entry.startswith(f".{CONFIG}.tmp-") for entry in entries)
+    return all(entry == LOCK or entry.startswith((f".{CONFIG}.tmp-", _PROBE)) for entry in entries)
 
 
-def _first_free(path: Path) -> Path:
+def _first_free(path: Path, not_these: Collection[Path] = ()) -> Path:
     candidate, number = path, 1
-    while not _is_free(candidate):
+    while not _is_free(candidate) or candidate in not_these:
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate
+
+
+def _lock_first_free(path: Path) -> tuple[Path, int]:
+    """The first folder of that name, with or without a number, that is free and stays so: it is locked."""
+    in_use: set[Path] = set()
+    while True:
+        candidate = _first_free(path, in_use)
+        _permit(candidate, "suffix")
+        _make_folder(candidate)
+        try:
+            lock = _acquire(candidate)
+        except _InUse:  # by a process that has written nothing yet
+            in_use.add(candidate)
+            continue
+        if _is_free(candidate):
+            return candidate, lock
+        os.close(lock)  # another process was faster, and perhaps it has even finished
 
 
 def _make_folder(path: Path) -> None:
@@ -227,14 +252,14 @@ def _acquire(path: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = _owner(descriptor)
-            raise RunFolderError(
+            raise _InUse(
                 f"{path} is in use by another process{f' (pid {owner})' if owner else ''}: "
                 "wait for it or stop it, or choose another --name"
             ) from None
         except OSError:  # a file system without locks: the pid in the file has to do
             owner = _owner(descriptor)
             if owner and owner != os.getpid() and _is_alive(owner):
-                raise RunFolderError(f"{path} is in use by another process (pid {owner})") from None
+                raise _InUse(f"{path} is in use by another process (pid {owner})") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except BaseException:

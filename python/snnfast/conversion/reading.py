@@ -10,6 +10,7 @@ at all, and nothing in it is changed: no hook is added to it, no flag set, no op
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, NoReturn
@@ -88,16 +89,20 @@ class _Recorder(TorchFunctionMode):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Follow which layer is being executed. The hooks are torch's global ones: the network gets none."""
+        """Follow which layer is being executed. The hooks are torch's global ones: the network gets none.
+
+        They hear of every thread, and another may be running the same network.
+        """
+        thread = threading.get_ident()
 
         def enter(module: nn.Module, args: Any) -> None:
-            if id(module) in self._names:
+            if id(module) in self._names and threading.get_ident() == thread:
                 self._stack.append(module)
                 if _is_torch_layer(module) and not isinstance(module, _LAYERS) and self._tracked((args,)):
                     self._refuse(type(module).__name__)  # before it runs: BatchNorm, say, counts its batches
 
         def leave(module: nn.Module, args: Any, result: Any) -> None:
-            if id(module) in self._names:
+            if id(module) in self._names and threading.get_ident() == thread:
                 self._stack.pop()
 
         before = nn.modules.module.register_module_forward_pre_hook(enter)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -205,18 +207,44 @@ def _sum(values: torch.Tensor) -> float:
     return float(values.cpu().numpy().sum(dtype=np.float64))
 
 
+#: Modules that were training and are deciding for now, with a token of everybody who asked for that.
+_deciding: dict[torch.nn.Module, set[object]] = {}
+_lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)  # another thread of the parent may have held it
+
+
 @contextlib.contextmanager
 def deciding(*agents: Agent | None) -> Iterator[None]:
-    """Modules in evaluation mode (no dropout, fixed batch statistics) for a while, each as it was before afterwards."""
-    modules = [m for agent in agents if isinstance(agent, torch.nn.Module) for m in agent.modules() if m.training]
-    for module in modules:
-        module.training = False
+    """Modules in evaluation mode (no dropout, fixed batch statistics) for a while, each as it was before afterwards.
+
+    Where several threads ask for it, until the last of them leaves.
+    """
+    modules = [m for agent in agents if isinstance(agent, torch.nn.Module) for m in agent.modules()]
+    token = object()
     try:
+        with _lock:
+            for module in modules:
+                if module.training or module in _deciding:
+                    _deciding.setdefault(module, set()).add(token)
+                    module.training = False
         with _small_work(agents):
             yield
     finally:
-        for module in modules:
-            module.training = True
+        with _lock:
+            for module in modules:
+                asked = _deciding.get(module)
+                if asked is not None:
+                    asked.discard(token)
+                    if not asked:
+                        module.training = True
+                        del _deciding[module]
 
 
 #: Parameters up to which a module is asked in one thread: see torch_threads.
