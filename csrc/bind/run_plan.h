@@ -25,13 +25,8 @@ constexpr Interrupt kNoInterrupt{[](void*) { return false; }, nullptr};
 
 // Releases the interpreter's lock as long as it lives, and looks for signals, every 20 ms if it is asked so often, on
 // the thread that called.
-class ReleasedLock {
+class ReleasedLock : Unlocked {
  public:
-  ReleasedLock() = default;
-  ~ReleasedLock() { take_lock(state_); }
-  ReleasedLock(const ReleasedLock&) = delete;
-  ReleasedLock& operator=(const ReleasedLock&) = delete;
-
   Interrupt interrupt() { return {poll, this}; }
   bool raised() const { return raised_; }
 
@@ -54,7 +49,6 @@ class ReleasedLock {
   using Time = std::chrono::steady_clock::time_point;
   Time next_;  // begins to count when first asked: most calls are over before
   bool raised_ = false;
-  PyThreadState* state_ = PyEval_SaveThread();
 };
 
 // Call `f(interrupt)`, which returns false if it was interrupted. False: it was, and the Python error is set. What `f`

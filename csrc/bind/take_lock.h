@@ -30,7 +30,7 @@ class Unlocked {
   Unlocked(const Unlocked&) = delete;
   Unlocked& operator=(const Unlocked&) = delete;
 
- private:
+ protected:
   PyThreadState* state_ = PyEval_SaveThread();
 };
 
