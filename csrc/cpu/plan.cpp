@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
@@ -29,8 +30,12 @@ namespace {
 // touched. Large on purpose: the more samples share a block, the fewer times a large layer's weights are streamed.
 constexpr int64_t kBlockBytes = 1 << 23;
 constexpr int64_t kTileSpikes = 1 << 17;  // of a tile, if its widest layer fired always
-// Below this much work a second thread costs more than it brings.
-constexpr double kParallelWork = 2e5;
+// A batch that takes less time than this on one thread stays there: in a virtual machine it takes up to 50 us to wake a
+// second one. How long a sample takes is guessed at first and measured then, where there are enough samples for a look
+// at the clock to cost nothing.
+constexpr double kParallelNanoseconds = 1.2e5;
+constexpr double kWorkPerNanosecond = 6.0, kTablesWorkPerNanosecond = 24.0;  // see Plan::work
+constexpr int64_t kMeasuredBatch = 32;
 constexpr int64_t kTableBlock = 256;
 constexpr int64_t kTrainedBatch = 8;    // fewer samples may go one by one, and a group of few has no use for trains
 constexpr int64_t kTableGroup = 16;     // blocks of whole groups, of any instruction set's
@@ -102,6 +107,8 @@ struct Job {
   int64_t block;
   RunBlock run;
   std::thread::id calling_thread = std::this_thread::get_id();
+  std::chrono::nanoseconds time{0};  // of the calling thread, for so many samples
+  int64_t samples = 0;
   std::atomic<bool> stop{false};
   std::atomic<bool> no_memory{false};
 };
@@ -720,7 +727,14 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
       j.no_memory.store(true);
       return false;
     }
-    return j.run(item.view, j.request, first, count, scratch.data(), shared);
+    if (j.request.batch < kMeasuredBatch || std::this_thread::get_id() != j.calling_thread) {
+      return j.run(item.view, j.request, first, count, scratch.data(), shared);
+    }
+    const auto start = std::chrono::steady_clock::now();
+    const bool finished = j.run(item.view, j.request, first, count, scratch.data(), shared);
+    j.time += std::chrono::steady_clock::now() - start;
+    j.samples += count;
+    return finished;
   };
   const auto run_here = [&] {
     bool finished = true;
@@ -728,8 +742,14 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     return finished;
   };
 
+  const bool records = request.spikes || request.potentials || request.spike_counts;
+  std::atomic<float>& measured = nanoseconds_[records];
+  const double before = measured.load(std::memory_order_relaxed);
+  const double guessed = work_per_sample_ / (by_tables ? kTablesWorkPerNanosecond : kWorkPerNanosecond);
+  const double expected = static_cast<double>(request.batch) * (before > 0.0 ? before : guessed);
+
   bool finished = true;
-  if (request.batch <= 1 || work(request.batch) < kParallelWork) {
+  if (request.batch <= 1 || expected < kParallelNanoseconds) {
     finished = run_here();
   } else {
     // Several items for every thread, so that none waits long for the last one.
@@ -746,6 +766,11 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     finished = finished && !job.stop.load();  // it may have been asked for while the last items were under way
   }
   if (job.no_memory.load()) throw std::bad_alloc();
+  if (finished && job.samples > 0) {
+    // A thread may lose its processor meanwhile: what is longer than before is believed little by little.
+    const double now = static_cast<double>(job.time.count()) / static_cast<double>(job.samples);
+    measured.store(static_cast<float>(before > 0.0 ? std::min(now, 1.1 * before) : now), std::memory_order_relaxed);
+  }
   return finished;
 }
 

@@ -105,6 +105,7 @@ class Plan {
   mutable std::shared_ptr<const TrainTable> train_table_;
   int64_t scratch_bytes_ = 0;
   double work_per_sample_ = 0.0;
+  mutable std::atomic<float> nanoseconds_[2] = {};  // that a sample took on one thread, without and with records
 };
 
 }  // namespace snnfast

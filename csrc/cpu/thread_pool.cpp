@@ -82,13 +82,16 @@ class Pool {
       count_ = count;
       next_.store(0);
       stop_.store(false);
-      active_ = static_cast<int>(workers_.size());
+      open_ = true;
       ++generation_;
     }
     wake_.notify_all();
     take_items(function, context, count);
     if (g_forks.load() != forks) return Outcome::forked;
     std::unique_lock<std::mutex> lock(mutex_);
+    // Nobody waits for workers that have not come yet: where other programs have the cores, that takes longer than all
+    // the items together.
+    open_ = false;
     while (!done_.wait_for(lock, kPollInterval, [this] { return active_ == 0; })) {
       lock.unlock();
       interrupt.poll(interrupt.context);
@@ -113,9 +116,10 @@ class Pool {
     uint64_t seen = 0;
     std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
-      wake_.wait(lock, [&] { return closing_ || generation_ != seen; });
+      wake_.wait(lock, [&] { return closing_ || (open_ && generation_ != seen); });
       if (closing_) return;
       seen = generation_;
+      ++active_;
       const ItemFunction function = function_;
       void* const context = context_;
       const int64_t count = count_;
@@ -133,7 +137,8 @@ class Pool {
   void* context_ = nullptr;
   int64_t count_ = 0;
   uint64_t generation_ = 0;
-  int active_ = 0;
+  int active_ = 0;     // workers that take items
+  bool open_ = false;  // for workers to come
   bool closing_ = false;
   std::atomic<int64_t> next_{0};
   std::atomic<bool> stop_{false};
