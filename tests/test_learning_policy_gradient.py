@@ -22,8 +22,11 @@ from torch import nn
 
 from snnfast import checkpoint
 from snnfast.checkpoint import CheckpointError
+from snnfast.environments import Interface
 from snnfast.learning import make_policy, policy_gradient, train_policy_gradient
-from snnfast.learning.environments import derived_seed, longest_limit, reward_threshold
+from snnfast.learning.acting import batch_outputs
+from snnfast.learning.environments import best_return, derived_seed, longest_limit, reward_threshold
+from snnfast.learning.greedy import greedy_returns
 from snnfast.learning.policy_gradient import standardised_returns
 
 SIZES = [4, 8, 2]
@@ -108,8 +111,8 @@ class Hostile(gym.Env):
     observation_space = gym.spaces.Box(-1, 1, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
-    def __init__(self, what="raise"):
-        self.what, self.episode = what, 0
+    def __init__(self, what="raise", episode=0):
+        self.what, self.episode = what, episode
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -129,6 +132,8 @@ class Hostile(gym.Env):
                 observation[0] = np.inf
             if self.what == "shape":
                 observation = np.zeros((2, 2), np.float32)
+            if self.what == "brackets":
+                observation = np.zeros((1, 1), np.float32)
         return observation, reward, False, self.t == 5, {}
 
 
@@ -684,6 +689,7 @@ def test_wrong_arguments(change, error, message):
     [
         ("raise", RuntimeError, "'SnnfastHostile-v0' failed in episode 2, step 3: OSError: the cable fell out"),
         ("shape", RuntimeError, "'SnnfastHostile-v0' failed in episode 2, step 4: ValueError"),
+        ("brackets", RuntimeError, r"in episode 2, step 4: ValueError: an observation of shape \(1, 1\), not \(1,\)"),
         ("reward", FloatingPointError, "'SnnfastHostile-v0' gave a reward .* not finite in episode 2"),
         ("observation", FloatingPointError, "'SnnfastHostile-v0' gave .* not finite in episode 2"),
     ],
@@ -694,6 +700,60 @@ def test_hostile_environment(what, error, message):
     with pytest.raises(error, match=message):
         train_policy_gradient("SnnfastHostile-v0", policy, max_steps=5, threshold=9, progress=False)
     assert all(torch.isfinite(p).all() for p in policy.parameters())
+
+
+@pytest.mark.parametrize(
+    ("what", "error", "message"),
+    [
+        ("raise", RuntimeError, "'SnnfastHostile-v0' failed in step 3 of a greedy check: OSError: the cable fell out"),
+        ("reward", FloatingPointError, "'SnnfastHostile-v0' gave a reward .* not finite in step 3 of a greedy check"),
+        ("observation", FloatingPointError, "gave an observation .* not finite in step 3 of a greedy check"),
+    ],
+)
+def test_hostile_environment_in_a_greedy_check(what, error, message):
+    gym.registry["SnnfastHostile-v0"].kwargs = {"what": what, "episode": 1}
+    policy = make_policy([1, 2], seed=1)
+    outputs = batch_outputs(policy, 1, 2)
+    with pytest.raises(error, match=message):
+        greedy_returns("SnnfastHostile-v0", Interface(1, 2, 0), outputs, episodes=3, max_steps=5, seed=1)
+
+
+def test_the_best_return_is_known_of_the_usual_cartpole_only():
+    assert best_return("CartPole-v1", 300) == 300
+    assert best_return("Acrobot-v1", 300) is None
+    gym.register(
+        "snnfast/CartPole-v1",
+        entry_point="gymnasium.envs.classic_control.cartpole:CartPoleEnv",
+        kwargs={"sutton_barto_reward": True},
+    )
+    try:
+        assert best_return("snnfast/CartPole-v1", 300) is None
+    finally:
+        del gym.registry["snnfast/CartPole-v1"]
+
+
+class _InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.layer(x.mul_(2.0) if not x.requires_grad else x * 2.0)
+
+
+class _NotInPlace(_InPlace):
+    def forward(self, x):
+        return self.layer(x * 2.0)
+
+
+def test_a_policy_that_works_in_place_learns_what_any_other_does():
+    states = []
+    for kind in (_InPlace, _NotInPlace):
+        torch.manual_seed(0)
+        policy = kind()
+        train(policy, max_episodes=5)
+        states.append(checkpoint.content_hash(policy.state_dict()))
+    assert states[0] == states[1]
 
 
 def test_divergence_is_named():

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnfast import checkpoint
+from snnfast import checkpoint, convert
 from snnfast.checkpoint import CheckpointError
 from snnfast.learning import Replay, make_policy, pretrained_policy, record_replay
 
@@ -120,6 +120,82 @@ def test_any_callable():
     assert replay.metadata["policy_sha256"] is None
     tensors = record_replay("CartPole-v1", lambda x: torch.from_numpy(rule(x)), size=100, max_steps=30)
     assert torch.equal(tensors.observations, replay.observations)
+
+
+class Own(gym.Env):
+    """Gives its own state and goes on writing into it."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, what=""):
+        self.what, self.state = what, np.zeros(2, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.state[:] = (seed, 0)
+        return self.state, {}
+
+    def step(self, action):
+        self.state[1] += 1
+        if self.what == "raise" and self.state[1] == 3:
+            raise OSError("the cable fell out")
+        wrong = self.what == "shape" and self.state[1] == 3
+        return (self.state[None] if wrong else self.state), 1.0, bool(self.state[1] == 5), False, {}
+
+
+@pytest.fixture
+def own():
+    gym.register("SnnfastOwn-v0", entry_point=Own)
+    yield gym.registry["SnnfastOwn-v0"]
+    del gym.registry["SnnfastOwn-v0"]
+
+
+def test_an_environment_and_a_policy_may_write_into_what_they_gave(own):
+    outputs = np.zeros((64, 2), np.float32)
+
+    def policy(observations):
+        outputs[: len(observations)] = observations
+        return outputs[: len(observations)]
+
+    replay = record_replay("SnnfastOwn-v0", policy, size=20, seed=7)
+    want = [[7 + episode, step] for episode in range(4) for step in range(5)]
+    assert replay.observations.tolist() == want
+    assert replay.outputs.tolist() == want
+    assert replay.actions.tolist() == [int(second > first) for first, second in want]
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("raise", "'SnnfastOwn-v0' failed in episode 1, step 3: OSError: the cable fell out"),
+        ("shape", r"'SnnfastOwn-v0' gave an observation of shape \(1, 2\) in episode 1, step 3, not \(2,\)"),
+    ],
+)
+def test_an_environment_that_fails_is_named_with_the_step(own, what, message):
+    own.kwargs = {"what": what}
+    with pytest.raises(RuntimeError, match=message):
+        record_replay("SnnfastOwn-v0", lambda observations: np.zeros((len(observations), 2)), size=20)
+
+
+def test_modules_decide_as_in_use_and_stay_as_they_were():
+    policy = torch.nn.Sequential(
+        torch.nn.Linear(4, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(16, 2)
+    )
+    before = checkpoint.content_hash(policy.state_dict())
+    replay = record_replay("CartPole-v1", policy, size=60)
+    assert policy.training
+    assert checkpoint.content_hash(policy.state_dict()) == before
+    with torch.no_grad():
+        want = policy.eval()(replay.observations)
+    torch.testing.assert_close(replay.outputs, want, rtol=1e-5, atol=1e-6)
+
+
+def test_torch_may_have_another_default_device():
+    with torch.device("meta"):
+        replay = record_replay("CartPole-v1", POLICY, size=30)
+        network = convert(POLICY, replay)
+    assert network.timesteps == 100
+    assert replay.observations.device.type == "cpu"
 
 
 def test_repeatable_and_the_policy_is_untouched():

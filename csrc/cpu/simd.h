@@ -4,7 +4,8 @@
 // never pick an AVX copy of an inline function for a machine without AVX.
 #pragma once
 
-#include <cstddef>
+#include <stddef.h>
+
 #include <cstdint>
 
 #if defined(__x86_64__)

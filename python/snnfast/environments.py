@@ -8,8 +8,11 @@ import difflib
 from typing import Any, NamedTuple
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
+
+from snnfast.spec import FloatArray
 
 
 class Interface(NamedTuple):
@@ -65,6 +68,27 @@ def check_spaces(env_id: str, observations: gym.Space[Any], actions: gym.Space[A
     if not isinstance(actions, gym.spaces.Discrete):
         raise ValueError(f"environment {env_id!r} must have discrete actions (Discrete), it has {actions}")
     return Interface(observations.shape[0], int(actions.n), int(actions.start))
+
+
+def failed(env_id: str, where: str, error: BaseException) -> RuntimeError:
+    """The error that says in which environment and step another one happened."""
+    return RuntimeError(f"environment {env_id!r} failed {where}: {type(error).__name__}: {error}")
+
+
+def observed(value: object, n_in: int, env_id: str, where: str) -> FloatArray:
+    """An observation as float32 (n_in,), a copy: the environment may go on writing into its own.
+
+    Raises:
+        RuntimeError: if it is of another shape than the space promises.
+    """
+    try:
+        with np.errstate(over="ignore"):  # beyond float32: not finite then
+            array = np.array(value, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise failed(env_id, where, error) from error
+    if array.shape != (n_in,):
+        raise RuntimeError(f"environment {env_id!r} gave an observation of shape {array.shape} {where}, not ({n_in},)")
+    return array
 
 
 def make_vectorised(spec: EnvSpec, size: int, max_steps: int) -> gym.vector.VectorEnv[Any, Any, Any] | None:

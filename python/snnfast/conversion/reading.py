@@ -212,9 +212,10 @@ def _same(result: object, expected: Tensor) -> bool:
 
 def _probes(n_in: int, like: Tensor) -> Tensor:
     """Made-up observations (96, n_in) of several sizes, zeros among them, always the same ones."""
-    generator = torch.Generator().manual_seed(0)
-    sizes = torch.tensor([0.0, 0.01, 0.1, 1.0, 10.0, 100.0]).repeat(16).unsqueeze(1)
-    return (torch.randn(96, n_in, generator=generator) * sizes).to(like)
+    here = torch.device("cpu")  # whatever the default is
+    sizes = torch.tensor([0.0, 0.01, 0.1, 1.0, 10.0, 100.0], dtype=torch.float32, device=here).repeat(16).unsqueeze(1)
+    generator = torch.Generator(here).manual_seed(0)
+    return (torch.randn(96, n_in, generator=generator, dtype=torch.float32, device=here) * sizes).to(like)
 
 
 def _parameter(module: nn.Module) -> Tensor:

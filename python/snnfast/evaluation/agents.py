@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from snnfast.input_width import width_taken
+from snnfast.module_modes import evaluation_mode
 from snnfast.network import SpikingNetwork
 from snnfast.spec import FloatArray
 from snnfast.torch_threads import one_thread
@@ -207,44 +206,11 @@ def _sum(values: torch.Tensor) -> float:
     return float(values.cpu().numpy().sum(dtype=np.float64))
 
 
-#: Modules that were training and are deciding for now, with a token of everybody who asked for that.
-_deciding: dict[torch.nn.Module, set[object]] = {}
-_lock = threading.Lock()
-
-
-def _new_lock() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_new_lock)  # another thread of the parent may have held it
-
-
 @contextlib.contextmanager
 def deciding(*agents: Agent | None) -> Iterator[None]:
-    """Modules in evaluation mode (no dropout, fixed batch statistics) for a while, each as it was before afterwards.
-
-    Where several threads ask for it, until the last of them leaves.
-    """
-    modules = [m for agent in agents if isinstance(agent, torch.nn.Module) for m in agent.modules()]
-    token = object()
-    try:
-        with _lock:
-            for module in modules:
-                if module.training or module in _deciding:
-                    _deciding.setdefault(module, set()).add(token)
-                    module.training = False
-        with _small_work(agents):
-            yield
-    finally:
-        with _lock:
-            for module in modules:
-                asked = _deciding.get(module)
-                if asked is not None:
-                    asked.discard(token)
-                    if not asked:
-                        module.training = True
-                        del _deciding[module]
+    """Modules in evaluation mode for a while, and in one thread if that is enough."""
+    with evaluation_mode(*(agent for agent in agents if isinstance(agent, torch.nn.Module))), _small_work(agents):
+        yield
 
 
 #: Parameters up to which a module is asked in one thread: see torch_threads.

@@ -74,7 +74,7 @@ def single_outputs(policy: nn.Module, n_in: int, n_out: int) -> Callable[[FloatA
         if isinstance(layer, nn.Linear):
             weight, bias = layer.weight.detach().numpy(), layer.bias
             # Memory from torch, which always aligns it the same way: BLAS may choose its path by the alignment.
-            result = torch.empty(len(weight)).numpy()
+            result = torch.empty(len(weight), dtype=torch.float32, device="cpu").numpy()
             steps.append((weight.dot, None if bias is None else bias.detach().numpy(), None, result))
         else:
             dot, bias_values, _, result = steps[-1]
@@ -112,7 +112,7 @@ def _ask_module(module: nn.Module) -> Callable[[FloatArray], Any]:
     def ask(observations: FloatArray) -> Any:
         # Asked anew each time: the caller may move the module between calls.
         parameter = next(module.parameters(), None)
-        given = torch.from_numpy(observations)
+        given = torch.from_numpy(observations.copy())  # the module may work in place
         if parameter is not None:
             given = given.to(parameter.device, parameter.dtype)
         with torch.inference_mode():

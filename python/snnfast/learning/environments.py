@@ -14,14 +14,14 @@ from snnfast.spec import check_count
 Environment = gym.Env[Any, Any]
 
 #: Environments whose best return is the length of the episode: 1 for every step survived.
-_REWARD_PER_STEP = {"CartPole"}
+_REWARD_PER_STEP = {"gymnasium.envs.classic_control.cartpole:CartPoleEnv"}
 
 
 def make_environment(env_id: str, max_steps: int) -> Environment:
     """One environment whose episodes are cut after ``max_steps``, without the slow argument checks of every step.
 
     Raises:
-        TypeError, ValueError: if ``env_id`` is no string or names no environment.
+        TypeError, ValueError: if ``env_id`` is no string or names no environment that can be made by itself.
         ImportError: if a package it needs is not installed.
     """
     spec = find(env_id)
@@ -30,6 +30,8 @@ def make_environment(env_id: str, max_steps: int) -> Environment:
         return gym.make(spec, max_episode_steps=max_steps, disable_env_checker=True)
     except gym.error.DependencyNotInstalled as error:
         raise ImportError(f"environment {env_id!r} needs a package that is not installed: {error}") from error
+    except gym.error.Error as error:  # say, only a vectorised version is registered
+        raise ValueError(f"environment {env_id!r} must have a version for one episode at a time: {error}") from error
 
 
 def make_vector_environment(env_id: str, episodes: int, max_steps: int) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -70,7 +72,9 @@ def longest_limit(env_id: str, at_least: int) -> int:
 
 def best_return(env_id: str, max_steps: int) -> float | None:
     """The highest return an episode of ``max_steps`` can have, where we know it."""
-    return float(max_steps) if gym.spec(env_id).name in _REWARD_PER_STEP else None
+    spec = gym.spec(env_id)
+    usual = spec.entry_point in _REWARD_PER_STEP and not spec.kwargs and not spec.additional_wrappers
+    return float(max_steps) if usual else None
 
 
 def derived_seed(seed: int, episode: int, purpose: int) -> int:

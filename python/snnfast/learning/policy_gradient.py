@@ -276,7 +276,7 @@ class _Run:
         self.notes: list[str] = []
         self.seconds_before = 0.0
         # Row t holds observation t of the episode. torch's memory, for its alignment: see acting.py.
-        self.observations: FloatArray = torch.empty(min(settings["max_steps"], 1024), interface.n_in).numpy()
+        self.observations = _memory(min(settings["max_steps"], 1024), interface.n_in)
         state = _copy(policy.state_dict())
         self.boundary = _Boundary(policy=state, optimizer={}, initial=state)
 
@@ -363,6 +363,8 @@ class _Run:
                     gumbel = noise.gumbel(size=(min(_NOISE_ROWS, max_steps - t), self.interface.n_actions))
                     rows = list(gumbel.astype(np.float32))
                 current = observations[t]
+                if np.shape(observation) != current.shape:  # assigning would repeat it
+                    raise ValueError(f"an observation of shape {np.shape(observation)}, not {current.shape}")
                 current[:] = observation
                 action = int((outputs(current) + rows[t % _NOISE_ROWS]).argmax())
                 observation, reward, terminated, truncated, _ = step(action + first_action)
@@ -593,8 +595,13 @@ def _running_means(values: Sequence[float], window: int) -> list[float | None]:
     return [_mean_of_last(values[:i], window) if i >= window else None for i in range(1, len(values) + 1)]
 
 
+def _memory(rows: int, columns: int) -> FloatArray:
+    memory: FloatArray = torch.empty(rows, columns, dtype=torch.float32, device="cpu").numpy()
+    return memory
+
+
 def _grown(observations: FloatArray, limit: int) -> FloatArray:
-    larger = torch.empty(min(limit, 2 * len(observations)), observations.shape[1]).numpy()
+    larger = _memory(min(limit, 2 * len(observations)), observations.shape[1])
     larger[: len(observations)] = observations
     return larger
 

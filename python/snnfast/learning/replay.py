@@ -14,10 +14,11 @@ from torch import nn
 
 from snnfast import checkpoint
 from snnfast.checkpoint import CheckpointError
-from snnfast.environments import Interface
+from snnfast.environments import Interface, failed, observed
 from snnfast.info import versions
 from snnfast.learning import environments
 from snnfast.learning.acting import FloatArray, batch_outputs
+from snnfast.module_modes import evaluation_mode
 from snnfast.spec import check_count
 from snnfast.torch_threads import one_thread
 
@@ -120,8 +121,9 @@ def record_replay(
     """Let ``policy`` act greedily and record the states it decides in, episode after episode, until there are ``size``.
 
     Episode e is played in a single environment reset with ``seed + e``, as Gymnasium's SyncVectorEnv seeds its
-    environments. Several are played side by side, yet what is recorded is as if one had been played after the other:
-    whole episodes in order, only the last one cut at ``size``.
+    environments. Several are played side by side, yet recorded as if one had been played after the other: whole
+    episodes in order, only the last one cut at ``size``. (The last bits of outputs may depend on ``size``, since
+    products of matrices of another size may be summed in another order.) Modules are in evaluation mode meanwhile.
 
     Args:
         env_id: a Gymnasium environment with observation vectors and discrete actions.
@@ -133,6 +135,8 @@ def record_replay(
 
     Raises:
         TypeError, ValueError: if an argument is wrong, or the environment or the policy is not of the kind described.
+        RuntimeError: if the environment fails, or gives observations of another shape than it says; naming it, the
+            episode and the step.
         FloatingPointError: if an observation or output is not finite.
     """
     check_count("size", size)
@@ -142,7 +146,7 @@ def record_replay(
         interface = environments.interface(env_id, environment)
     finally:
         environment.close()
-    with one_thread():
+    with one_thread(), evaluation_mode(*([policy] if isinstance(policy, nn.Module) else [])):
         outputs = batch_outputs(policy, interface.n_in, interface.n_actions)
         episodes = _play_in_step(env_id, interface, outputs, size, max_steps, seed)
     lengths = [len(actions) for _, actions, _ in episodes]
@@ -178,24 +182,33 @@ _Episode = tuple[FloatArray, npt.NDArray[np.int64], FloatArray]
 class _Player:
     """One environment with the episode it is playing."""
 
-    def __init__(self, environment: environments.Environment) -> None:
-        self.environment = environment
+    def __init__(self, env_id: str, environment: environments.Environment, interface: Interface) -> None:
+        self.env_id, self.environment, self.interface = env_id, environment, interface
 
     def begin(self, number: int, seed: int) -> None:
         self.number = number
         self.observations: list[FloatArray] = []
         self.actions: list[int] = []
         self.outputs: list[FloatArray] = []
-        observation, _ = self.environment.reset(seed=seed + number)
-        self.observation = np.asarray(observation, dtype=np.float32)
+        try:
+            observation, _ = self.environment.reset(seed=seed + number)
+        except Exception as error:
+            raise failed(self.env_id, self._where(), error) from error
+        self.observation = observed(observation, self.interface.n_in, self.env_id, self._where())
 
-    def step(self, output: FloatArray, action: int, first_action: int) -> bool:
+    def step(self, output: FloatArray, action: int) -> bool:
         self.observations.append(self.observation)
         self.actions.append(action)
         self.outputs.append(output)
-        observation, _, terminated, truncated, _ = self.environment.step(action + first_action)
-        self.observation = np.asarray(observation, dtype=np.float32)
+        try:
+            observation, _, terminated, truncated, _ = self.environment.step(action + self.interface.first_action)
+        except Exception as error:
+            raise failed(self.env_id, self._where(), error) from error
+        self.observation = observed(observation, self.interface.n_in, self.env_id, self._where())
         return bool(terminated or truncated)
+
+    def _where(self) -> str:
+        return f"in episode {self.number + 1}, step {len(self.actions)}"
 
     def episode(self) -> _Episode:
         return np.stack(self.observations), np.array(self.actions, dtype=np.int64), np.stack(self.outputs)
@@ -226,13 +239,14 @@ def _play_in_step(
 
     try:
         for _ in range(count):
-            players.append(_Player(environments.make_environment(env_id, max_steps)))
+            players.append(_Player(env_id, environments.make_environment(env_id, max_steps), interface))
         playing = [player for player in players if begin(player)]
         while playing:
-            answers = outputs(np.stack([player.observation for player in playing]))
+            # A copy: a policy may give the same memory every time.
+            answers = outputs(np.stack([player.observation for player in playing])).copy()
             going_on = []
             for player, output, action in zip(playing, answers, answers.argmax(axis=1).tolist(), strict=True):
-                ended = player.step(output, action, interface.first_action)
+                ended = player.step(output, action)
                 recorded += 1
                 if ended:
                     finished[player.number] = player.episode()
