@@ -309,11 +309,11 @@ def test_the_time_of_all_sessions_counts(tmp_path, monkeypatch):
     real_episode, real_evaluate = policy_gradient._Run.episode, cli_run.evaluate
     stop: dict[str, int | None] = {}
 
-    def episode(self, before, *, last):
+    def episode(self, before):
         if before.episodes == stop["episode"]:
             time.sleep(0.3)
             raise KeyboardInterrupt
-        return real_episode(self, before, last=last)
+        return real_episode(self, before)
 
     def interrupt(*a, **k):
         time.sleep(0.3)

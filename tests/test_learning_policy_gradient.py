@@ -433,12 +433,27 @@ def test_resumed_run_is_the_same(tmp_path, episodes):
     """Also at the end, and with more episodes than first allowed, which must not keep the best weights as the last."""
     reference = fingerprint(train())
     path = tmp_path / "training"
-    # A stop that leaves no trace: the check made at the last allowed episode would be one more than uninterrupted.
     with pytest.raises(KeyboardInterrupt):
         train(checkpoint_path=path, policy=stopping_policy(episodes))
     other = make_policy(SIZES, seed=77)  # replaced by the stored weights
     assert fingerprint(train(other, checkpoint_path=path, resume=True)) == reference
     assert fingerprint(train(checkpoint_path=path, resume=True)) == reference
+
+
+def test_raising_the_number_of_episodes_again_and_again_changes_nothing(tmp_path):
+    """The check at the end of each part is one that an uninterrupted run does not make."""
+    changes = {"seed": 5, "window": 10, "consecutive": 1, "threshold": 20, "check_episodes": 10, "check_every": 50,
+               "check_threshold": 101, "check_max_steps": 100}  # fmt: skip
+
+    def part(episodes, path=None):
+        policy = make_policy([4, 8, 2], seed=5)
+        return train(policy, checkpoint_path=path, resume=path is not None, max_episodes=episodes, **changes)
+
+    reference, path = fingerprint(part(200)), tmp_path / "training"
+    parts = [part(episodes, path) for episodes in (90, 133, 171, 200, 200)]
+    assert parts[0].solved_at is not None, "nothing would have been checked"
+    assert max(p.greedy_return for p in parts[:3]) > reference["greedy_return"], "nothing would have been kept"
+    assert [fingerprint(p) == reference for p in parts] == [False, False, False, True, True]
 
 
 class _Stopping(nn.Sequential):

@@ -301,7 +301,7 @@ class _Run:
                 while not self.boundary.holds and self.boundary.episodes < max_episodes:
                     if self.boundary.solved_at is not None and not self.settings["check_episodes"]:
                         break
-                    self.boundary = self.episode(self.boundary, last=self.boundary.episodes + 1 == max_episodes)
+                    self.boundary = self.episode(self.boundary)
                     mean = f"mean {_mean_of_last(self.returns, self.settings['window']):.1f}"
                     bar.set_postfix_str(mean + (", solved" if self.boundary.solved_at else ""), refresh=False)
                     bar.update()
@@ -316,9 +316,14 @@ class _Run:
                 raise
         if self.path is not None:
             self.write(started)
-        return self.result(max_episodes, self.seconds_before + time.monotonic() - started)
+        end = self.boundary
+        checks = end.solved_at is not None and self.settings["check_episodes"]
+        if checks and not end.holds and end.episodes == max_episodes and not self.is_due(end):
+            # How it stands at the end. Not a part of the training: whoever continues it does what one run would have.
+            end = self.check(end)
+        return self.result(end, max_episodes, self.seconds_before + time.monotonic() - started)
 
-    def episode(self, before: _Boundary, *, last: bool) -> _Boundary:
+    def episode(self, before: _Boundary) -> _Boundary:
         """Play an episode, learn from it, and keep the books."""
         number = before.episodes
         del self.returns[number:], self.durations[number:]
@@ -338,11 +343,14 @@ class _Run:
             if changes["streak"] >= settings["consecutive"]:
                 changes |= {"solved_at": number + 1, "solved": state}
         after = dataclasses.replace(before, policy=state, optimizer=_optimizer_tensors(self.optimizer), **changes)
-        if after.solved_at is not None and settings["check_episodes"]:
-            since = number + 1 - after.solved_at
-            if since % settings["check_every"] == 0 or last:
-                after = self.check(after)
-        return after
+        return self.check(after) if self.is_due(after) else after
+
+    def is_due(self, after: _Boundary) -> bool:
+        """Whether a greedy check follows this episode."""
+        if after.solved_at is None or not self.settings["check_episodes"]:
+            return False
+        since: int = after.episodes - after.solved_at
+        return since % self.settings["check_every"] == 0
 
     def play(self, number: int) -> tuple[list[int], list[float]]:
         """Act by the policy's probabilities; the observations are left in ``self.observations``."""
@@ -420,8 +428,7 @@ class _Run:
 
     # The result
 
-    def result(self, max_episodes: int, seconds: float) -> TrainingResult:
-        end = self.boundary
+    def result(self, end: _Boundary, max_episodes: int, seconds: float) -> TrainingResult:
         if end.holds is False and end.best:
             self.policy.load_state_dict(end.best)
         returns = self.returns[: end.episodes]
