@@ -350,7 +350,7 @@ class _Run:
         if after.solved_at is None or not self.settings["check_episodes"]:
             return False
         since: int = after.episodes - after.solved_at
-        return since % self.settings["check_every"] == 0
+        return bool(since % self.settings["check_every"] == 0)
 
     def play(self, number: int) -> tuple[list[int], list[float]]:
         """Act by the policy's probabilities; the observations are left in ``self.observations``."""
