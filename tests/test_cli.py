@@ -141,6 +141,84 @@ def test_a_reader_that_leaves_early():
     assert "Exception" not in done.stderr
 
 
+@pytest.fixture
+def unread():
+    """A standard output that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        ("evaluate cartpole --episodes 1 --max-steps 9 --json e.json --plot e.png --gif e.gif", "e.gif e.json e.png"),
+        (
+            "sweep cartpole --methods rate --timesteps 4 --size 60 --held-out-size 60 --out page --json s.json",
+            "page page/index.html s.json",
+        ),
+        ("convert cartpole --size 60 --out n.st --json n.json", "n.json n.st"),
+        ("record cartpole --size 60 --out r.st --json -", "r.st"),
+        ("train CartPole-v1 --max-episodes 2 --out p.st --csv p.csv", "p.csv p.st p.training.safetensors"),
+        ("run cartpole --name one --max-episodes 2", "runs/one/training.csv"),
+    ],
+    ids=lambda text: text.split()[0],
+)
+def test_files_are_written_when_nobody_reads_the_words(tmp_path, unread, command, files):
+    """As in ``| head -0``, and whatever of it is said first."""
+    command = [sys.executable, "-m", "snnfast", *command.split()]
+    done = subprocess.run(
+        command, stdout=unread, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert set(files.split()) <= found
+    if command[3] != "run":  # which says as usual that the policy is not good enough
+        assert "Error" not in done.stderr
+        assert "snnfast: error" not in done.stderr
+
+
+def test_nothing_goes_on_for_words_that_nobody_reads(tmp_path, unread):
+    script = (
+        "import sys\n"
+        "from snnfast.bench import methods\n"
+        "from snnfast.cli import main\n"
+        "def run(*, quick, say):\n"
+        "    say('one')\n"
+        "    raise SystemExit('went on')\n"
+        "methods.run = run\n"
+        "sys.exit(main(['bench', 'methods']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=unread, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_words_that_do_not_fit_are_an_error_after_the_files(tmp_path):
+    command = [sys.executable, "-m", "snnfast", "record", "cartpole", "--size", "60", "--out", "r.st"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "snnfast: error: standard output: No space left on device\n")
+    assert len(Replay.load(tmp_path / "r.st")) == 60
+
+
+def test_a_closed_standard_output(tmp_path):
+    for option, code in (("-", 2), ("f.json", 0)):
+        command = f"{sys.executable} -m snnfast info --json {option} >&-"
+        done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == code
+        assert done.stderr == (
+            ""
+            if code == 0
+            else "snnfast: error: --json - needs a standard output, and this one is closed: name a file\n"
+        )
+    assert strict_json((tmp_path / "f.json").read_text())["snnfast"] == __version__
+
+
 # info
 
 

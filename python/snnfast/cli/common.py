@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import safetensors
 from torch import nn
@@ -49,9 +50,20 @@ class Output:
     Args:
         json_path: file for the machine-readable result, "-" for standard output (words then go to standard error),
             or ``None``.
+        keeps: whether the command writes files. If so it goes on, silent, when nobody reads its words any more
+            (``| head``, a full disk), so that the files are written. If not, the first word that is not read ends it.
+
+    Attributes:
+        failure: why words or numbers were lost, or ``None``.
+
+    Raises:
+        UsageError: if ``json_path`` cannot be written to, or is "-" and standard output is closed.
+        OSError: if the file's folder is missing or cannot be written to.
     """
 
-    def __init__(self, json_path: str | None) -> None:
+    def __init__(self, json_path: str | None, *, keeps: bool = False) -> None:
+        self.failure: OSError | None = None
+        self.keeps = keeps
         if json_path is not None and json_path != "-":
             if _is_standard_output(json_path):
                 json_path = "-"  # /dev/stdout, say: words must not come between
@@ -60,11 +72,30 @@ class Output:
                     raise PermissionError(13, "cannot be written to", json_path)
             else:
                 check_target(Path(json_path), overwrite=True)
+        if json_path == "-" and not _is_open(sys.stdout):
+            raise UsageError("--json - needs a standard output, and this one is closed: name a file")
         self.json_path = json_path
 
     def say(self, text: str = "") -> None:
-        """Print for people."""
-        print(text, file=sys.stderr if self.json_path == "-" else sys.stdout, flush=True)
+        """Print for people.
+
+        Raises:
+            OSError: if it cannot be printed, and there are no files to be written all the same.
+        """
+        self._print(f"{text}\n", sys.stderr if self.json_path == "-" else sys.stdout)
+
+    def _print(self, text: str, stream: TextIO | None) -> None:
+        if stream is None:  # closed before this program was called
+            return
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError as error:
+            silence(stream)
+            lost = OSError(error.errno, error.strerror, "standard error" if stream is sys.stderr else "standard output")
+            self.failure = self.failure or lost
+            if not self.keeps:
+                raise self.failure from error
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write the result for machines, if it was asked for: strict JSON."""
@@ -72,13 +103,24 @@ class Output:
             return
         data = to_json(content)
         if self.json_path == "-":
-            sys.stdout.write(data.decode())
-            sys.stdout.flush()
+            self._print(data.decode(), sys.stdout)
         elif _is_stream(self.json_path):  # there is nothing to replace
             with open(self.json_path, "wb") as stream:
                 stream.write(data)
         else:
             checkpoint.atomic_write(self.json_path, data)
+
+
+def silence(stream: TextIO | None) -> None:
+    """Lead a stream nowhere from now on: Python would complain again when it flushes what is left in it at exit."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or no file at all
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)
+
+
+def _is_open(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed
 
 
 def _is_stream(path: str) -> bool:
@@ -93,7 +135,7 @@ def _is_stream(path: str) -> bool:
 def _is_standard_output(path: str) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file, or a standard output that is no file
+    except (AttributeError, OSError, ValueError):  # no such file, or a standard output that is closed or no file
         return False
 
 
