@@ -461,6 +461,23 @@ def test_evaluate_a_policy_and_the_shipped_one(files, capsys):
     assert main(["evaluate", str(files / "policy.safetensors"), "--env", "CartPole-v1", *small]) == 0
 
 
+def test_only_a_file_goes_before_the_word(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cartpole").mkdir()
+    small = ["--episodes", "2", "--max-steps", "20"]
+    assert main(["evaluate", "cartpole", *small]) == 0
+    assert main(["record", "cartpole", "--size", "10", "--out", "r.st"]) == 0
+    (tmp_path / "cartpole").rmdir()
+    capsys.readouterr()
+    (tmp_path / "cartpole").write_bytes(b"damaged")
+    for command in (["evaluate", "cartpole", *small], ["record", "cartpole", "--out", "s.st"]):
+        assert main(command) == 1
+        assert error_of(capsys).startswith("snnfast: error: ./cartpole: damaged"), "the file was meant"
+    (tmp_path / "cartpole").write_bytes((files / "policy.safetensors").read_bytes())
+    assert main(["evaluate", "cartpole", *small]) == 2
+    assert "./cartpole does not say which environment" in error_of(capsys)
+
+
 @pytest.mark.parametrize(
     ("agent", "options", "message"),
     [

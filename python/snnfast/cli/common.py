@@ -149,7 +149,8 @@ def check_distinct(outputs: Mapping[str, str | Path | None], inputs: Mapping[str
     Raises:
         UsageError: naming both options.
     """
-    seen = {os.path.realpath(path): name for name, path in (inputs or {}).items() if path and os.path.exists(path)}
+    files = {name: path for name, path in (inputs or {}).items() if path and not is_shipped(path)}
+    seen = {os.path.realpath(path): name for name, path in files.items() if os.path.exists(path)}
     for name, path in outputs.items():
         if path is None or path == "-":
             continue
@@ -263,10 +264,21 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a word means the policy that comes with the package. A file of that name goes first, a folder does not."""
+    return name in SHIPPED and not Path(name).is_file()
+
+
+def in_words(name: str) -> str:
+    """An agent as messages name it: a file that could be taken for the shipped policy shows that it is a file."""
+    return os.path.join(os.curdir, name) if name in SHIPPED and not is_shipped(name) else name
+
+
 def read_policy(name: str) -> tuple[nn.Sequential, str | None]:
     """The policy in a file, or the shipped one by its word; and the environment it was trained for, if known."""
-    if name in SHIPPED and not Path(name).exists():
+    if is_shipped(name):
         return pretrained_policy(SHIPPED[name]), SHIPPED[name]
+    name = in_words(name)
     policy = load_policy(name)
     env_id = checkpoint.load(name, "policy")[1].get("env_id")
     return policy, env_id if isinstance(env_id, str) else None
@@ -274,9 +286,9 @@ def read_policy(name: str) -> tuple[nn.Sequential, str | None]:
 
 def read_agent(name: str) -> tuple[SpikingNetwork | nn.Sequential, str | None]:
     """A spiking network or a policy, whichever the file holds; and the environment it is for, if known."""
-    if (name in SHIPPED and not Path(name).exists()) or kind_of(Path(name)) == "policy":
+    if is_shipped(name) or kind_of(Path(name)) == "policy":
         return read_policy(name)
-    network = SpikingNetwork.load(name)
+    network = SpikingNetwork.load(in_words(name))
     replay = network.conversion.get("replay")
     env_id = replay.get("env_id") if isinstance(replay, dict) else None
     return network, env_id if isinstance(env_id, str) else None
@@ -286,7 +298,9 @@ def need_env(given: str | None, known: str | None, about: str) -> str:
     """The environment to use: the one given, else the one that the file names."""
     env_id = given or known
     if env_id is None:
-        raise UsageError(f"{about} does not say which environment it is for: add --env, for example --env CartPole-v1")
+        raise UsageError(
+            f"{in_words(about)} does not say which environment it is for: add --env, for example --env CartPole-v1"
+        )
     return env_id
 
 
