@@ -613,6 +613,20 @@ def test_environments_of_other_packages(files, tmp_path, capsys, monkeypatch):
         assert f"--import must name a module that Python can import, got '{name}': {why}" in error_of(capsys)
 
 
+def test_import_finds_modules_in_the_working_directory(tmp_path):
+    """Also with the script that is installed, whose own folder is what Python begins with."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "snnfast").write_text("import sys\nfrom snnfast.cli import main\nsys.exit(main())\n")
+    (tmp_path / "my_envs.py").write_text("print('imported')\n")
+    command = ["bin/snnfast", "evaluate", "cartpole", "--episodes", "1", "--max-steps", "5", "--import", "my_envs"]
+    for flags, code in [([], 0), (["-P"], 2)][: 1 + (sys.version_info >= (3, 11))]:
+        done = subprocess.run(
+            [sys.executable, *flags, *command], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert done.stdout.startswith("imported\n") == (code == 0)
+
+
 def test_nothing_to_resume(files, capsys):
     assert main(["train", "CartPole-v1", "--out", str(files / "policy.safetensors"), "--resume"]) == 2
     assert "is finished: there is nothing to resume" in error_of(capsys)

@@ -211,16 +211,25 @@ def add_imports(parser: argparse._ActionsContainer) -> None:
         dest="imports",
         action="append",
         metavar="MODULE",
-        help="first import this Python module, which registers environments (ale_py, for example); repeatable",
+        help="first import this Python module, which registers environments (ale_py, for example, or one in the "
+        "working directory); repeatable",
     )
 
 
 def import_modules(names: Iterable[str]) -> None:
     """Import what ``--import`` names: code that is run because the user says so, never because a file does.
 
+    Modules are also found in the working directory, as with ``python -m snnfast``, unless Python was told to leave that
+    out (``-P``, ``PYTHONSAFEPATH``).
+
     Raises:
         UsageError: naming the module and what went wrong.
     """
+    names = list(names)
+    if names and not getattr(sys.flags, "safe_path", False):  # Python 3.10 has no such flag
+        here = os.getcwd()
+        if not {"", here} & set(sys.path):
+            sys.path.insert(0, here)
     for name in names:
         try:
             import_module(name)
@@ -265,7 +274,7 @@ def kind_of(path: Path) -> str | None:
 
 
 def is_shipped(name: str) -> bool:
-    """Whether a word means the policy that comes with the package. A file of that name goes first, a folder does not."""
+    """Whether a word means the policy that comes with the package: unless there is a file, not a folder, so named."""
     return name in SHIPPED and not Path(name).is_file()
 
 
