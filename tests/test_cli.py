@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from snnfast import SpikingNetwork, __version__
-from snnfast.cli import build_parser, main
+from snnfast.cli import build_parser, learn, main
 from snnfast.learning import Replay, load_policy, pretrained_policy, save_policy
 
 COMMANDS = ("run", "train", "record", "convert", "evaluate", "sweep", "bench", "info")
@@ -630,6 +630,24 @@ def test_import_finds_modules_in_the_working_directory(tmp_path):
 def test_nothing_to_resume(files, capsys):
     assert main(["train", "CartPole-v1", "--out", str(files / "policy.safetensors"), "--resume"]) == 2
     assert "is finished: there is nothing to resume" in error_of(capsys)
+
+
+def test_nothing_to_resume_is_said_before_training(tmp_path, capsys, monkeypatch):
+    real = learn.train_policy_gradient
+
+    def train(*arguments, **options):
+        said = capsys.readouterr().out
+        assert (
+            said == f"nothing to resume at {tmp_path}/typo.training.safetensors: training starts from the beginning\n"
+        )
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(learn, "train_policy_gradient", train)
+    report = tmp_path / "report.json"
+    command = ["train", "CartPole-v1", "--out", str(tmp_path / "typo"), "--resume", "--max-episodes", "1"]
+    assert main([*command, "--json", str(report)]) == 1  # one episode is not enough
+    assert "nothing to resume" not in capsys.readouterr().out, "once is enough"
+    assert strict_json(report.read_text())["messages"][0].startswith("nothing to resume at ")
 
 
 @pytest.mark.parametrize(

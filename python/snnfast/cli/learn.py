@@ -114,6 +114,11 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
     policy = make_policy([spaces.n_in, *arguments.hidden, spaces.n_actions], seed=seed)
     if arguments.overwrite:
         state.unlink(missing_ok=True)
+    resume = arguments.resume and state.exists()
+    notes = []
+    if arguments.resume and not resume:  # the name may be a slip of the pen: said before training, not after
+        notes.append(f"nothing to resume at {state}: training starts from the beginning")
+        out.say(notes[0])
     try:
         result = train_policy_gradient(
             env_id,
@@ -125,7 +130,7 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
             learning_rate=arguments.learning_rate,
             threshold=arguments.threshold,
             checkpoint_path=state,
-            resume=arguments.resume,
+            resume=resume,
         )
     except KeyboardInterrupt:
         if state.exists():  # it does not in the first moment
@@ -160,7 +165,7 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
     }
     save_policy(policy, target, {**summary, "training": result.settings})
     out.say(f"wrote {target}")
-    out.write({**summary, "policy": str(target), "seconds": result.seconds, "messages": result.messages})
+    out.write({**summary, "policy": str(target), "seconds": result.seconds, "messages": [*notes, *result.messages]})
     if result.solved and result.holds is not False:
         state.unlink(missing_ok=True)
         return 0
