@@ -12,6 +12,7 @@ import sys
 import gymnasium as gym
 import pytest
 import torch
+from torch import nn
 
 from snnfast import SpikingNetwork, __version__
 from snnfast.cli import build_parser, learn, main
@@ -93,6 +94,14 @@ def test_version(capsys):
         ["run", "cartpole", "--episodes", "0"],
         ["train", "CartPole-v1"],
         ["train", "CartPole-v1", "--out", "x", "--hidden", "16,x"],
+        ["train", "CartPole-v1", "--out", "x", "--gamma", "2"],
+        ["train", "CartPole-v1", "--out", "x", "--learning-rate", "-1"],
+        ["train", "CartPole-v1", "--out", "x", "--threshold", "nan"],
+        ["train", "CartPole-v1", "--out", "x", "--max-steps", "none"],
+        ["evaluate", "cartpole", "--epsilon", "2"],
+        ["evaluate", "cartpole", "--epsilon", "nan"],
+        ["evaluate", "cartpole", "--max-noops", "-1"],
+        ["evaluate", "cartpole", "--max-steps", "0"],
         ["convert", "cartpole"],
         ["convert", "cartpole", "--out", "x", "--preset", "best"],
         ["convert", "cartpole", "--out", "x", "--scaling", "max"],
@@ -122,6 +131,24 @@ def test_an_unexpected_error_is_one_line_with_its_kind(monkeypatch, capsys):
     monkeypatch.setattr("snnfast.cli.info.info", fail)
     assert main(["info"]) == 1
     assert error_of(capsys) == "snnfast: error: ZeroDivisionError: by nothing\n"
+
+
+def test_a_range_error_says_what_was_required(capsys):
+    for option, text, required in (
+        ("--epsilon", "2", "must be a finite number from 0 to 1, got '2'"),
+        ("--max-noops", "-1", "must be a whole number from 0 to 2147483647, got '-1'"),
+    ):
+        assert main(["evaluate", "cartpole", option, text]) == 2
+        assert f"argument {option}: {required}" in capsys.readouterr().err
+
+
+def test_what_diverges_is_said_in_our_own_words(monkeypatch, capsys):
+    def diverge():
+        raise FloatingPointError("training diverged in episode 3")
+
+    monkeypatch.setattr("snnfast.cli.info.info", diverge)
+    assert main(["info"]) == 1
+    assert error_of(capsys) == "snnfast: error: training diverged in episode 3\n"
 
 
 def test_ctrl_c(monkeypatch, capsys):
@@ -461,6 +488,15 @@ def test_evaluate_a_policy_and_the_shipped_one(files, capsys):
     assert main(["evaluate", str(files / "policy.safetensors"), "--env", "CartPole-v1", *small]) == 0
 
 
+def test_the_limit_of_the_environment(tmp_path, capsys):
+    """MountainCar has 200 steps, which the default of 500 replaces, also upwards."""
+    save_policy(nn.Sequential(nn.Linear(2, 3)), tmp_path / "p")
+    command = ["evaluate", str(tmp_path / "p"), "--env", "MountainCar-v0", "--episodes", "1", "--json", "-"]
+    for options, limit in (([], 500), (["--max-steps", "none"], 200)):
+        assert main([*command, *options]) == 0
+        assert strict_json(capsys.readouterr().out)["max_steps"] == limit
+
+
 def test_only_a_file_goes_before_the_word(files, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cartpole").mkdir()
@@ -489,7 +525,6 @@ def test_only_a_file_goes_before_the_word(files, tmp_path, capsys, monkeypatch):
         ("rate.safetensors", ["--env", "Pendulum-v1"], "discrete actions"),
         ("rate.safetensors", ["--env", "Acrobot-v1"], "takes observations of 4 numbers, got 6"),
         ("cartpole", ["--env", "Acrobot-v1"], "takes observations of 4 numbers, got 6 from 'Acrobot-v1'"),
-        ("rate.safetensors", ["--epsilon", "2"], "epsilon must be from 0 to 1"),
         ("rate.safetensors", ["--gif", "missing/film.gif"], "there is no such folder"),
     ],
 )
@@ -655,7 +690,7 @@ def test_nothing_to_resume_is_said_before_training(tmp_path, capsys, monkeypatch
     [
         ("Nothing-v0", [], "env_id must be a registered Gymnasium environment"),
         ("Pendulum-v1", [], "discrete actions"),
-        ("CartPole-v1", ["--gamma", "2"], "gamma must be"),
+        ("CartPole-v1", ["--learning-rate", "1e39"], "learning_rate must be finite and within the range of float32"),
         ("CartPole-v1", ["--max-steps", "50"], "threshold must be given"),
     ],
 )

@@ -101,5 +101,5 @@ def _one_line(error: Exception) -> str:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     text = " ".join(str(error).split())
     # Errors that our own checks raise speak for themselves; of any other the kind may be the better half.
-    known = (ValueError, TypeError, NotImplementedError, RuntimeError, ImportError, OSError)
+    known = (ValueError, TypeError, NotImplementedError, RuntimeError, ImportError, OSError, FloatingPointError)
     return text if text and isinstance(error, known) else f"{type(error).__name__}: {text}".rstrip(": ")

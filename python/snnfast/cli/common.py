@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import shlex
 import shutil
@@ -251,6 +252,27 @@ def count(text: str) -> int:
 def count_or_none(text: str) -> int:
     """A whole number of at least 0."""
     return _whole(text, 0, 2**31 - 1)
+
+
+def steps_or_none(text: str) -> int | None:
+    """A whole number of at least 1, or the word "none" for the environment's own limit: ``None``."""
+    return None if text == "none" else count(text)
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
+    """A reader of finite numbers from ``low`` to ``high``, for ``type=`` of an option."""
+    range_ = "" if low == -math.inf else f" of at least {low:g}" if high == math.inf else f" from {low:g} to {high:g}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and low <= value <= high):
+            raise argparse.ArgumentTypeError(f"must be a finite number{range_}, got {text!r}")
+        return value
+
+    return read
 
 
 def _whole(text: str, low: int, high: int) -> int:

@@ -20,6 +20,7 @@ from snnfast.cli.common import (
     count,
     describe_replay,
     need_env,
+    number,
     read_policy,
 )
 from snnfast.learning import make_policy, record_replay, save_policy, train_policy_gradient
@@ -52,15 +53,19 @@ def add(subparsers: Subparsers) -> None:
         "--hidden", type=_sizes, default=[16, 16], metavar="N,N", help="neurons of the hidden layers (default: 16,16)"
     )
     training.add_argument(
-        "--max-steps", type=count, default=200, metavar="N", help="limit of an episode (default: 200)"
+        "--max-steps",
+        type=count,
+        default=200,
+        metavar="N",
+        help="limit of an episode, in place of the environment's own, which may be shorter or longer (default: 200)",
     )
     training.add_argument(
         "--max-episodes", type=count, default=3000, metavar="N", help="give up after so many (default: 3000)"
     )
-    training.add_argument("--learning-rate", type=float, default=0.01, metavar="X", help="of Adam (default: 0.01)")
-    training.add_argument("--gamma", type=float, default=0.99, metavar="X", help="discount (default: 0.99)")
+    training.add_argument("--learning-rate", type=number(0), default=0.01, metavar="X", help="of Adam (default: 0.01)")
+    training.add_argument("--gamma", type=number(0, 1), default=0.99, metavar="X", help="discount (default: 0.99)")
     training.add_argument(
-        "--threshold", type=float, metavar="X", help="mean return that counts as solved (default: Gymnasium's)"
+        "--threshold", type=number(), metavar="X", help="mean return that counts as solved (default: Gymnasium's)"
     )
 
     parser = add_command(
@@ -77,7 +82,13 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--env", metavar="ID", help="environment (default: the one in the policy file)")
     add_imports(parser)
     parser.add_argument("--size", type=count, default=20_000, metavar="N", help="states to record (default: 20000)")
-    parser.add_argument("--max-steps", type=count, default=500, metavar="N", help="limit of an episode (default: 500)")
+    parser.add_argument(
+        "--max-steps",
+        type=count,
+        default=500,
+        metavar="N",
+        help="limit of an episode, in place of the environment's own, which may be shorter or longer (default: 500)",
+    )
 
 
 def _sizes(text: str) -> list[int]:
