@@ -369,8 +369,46 @@ def test_places_that_cannot_be_written_to(tmp_path, capsys, monkeypatch, option,
     assert message in error_of(capsys)
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("x" * 256, "File name too long"),
+        ("dangling", "there is no such folder"),
+        ("loop", "Too many levels of symbolic links"),
+    ],
+)
+def test_places_that_only_look_as_if_they_could(tmp_path, capsys, monkeypatch, place, message):
+    (tmp_path / "dangling").symlink_to("missing/x")
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setattr("snnfast.cli.learn.record_replay", lambda *a, **k: pytest.fail("computing"))
+    monkeypatch.setattr("snnfast.cli.sweep.record_replay", lambda *a, **k: pytest.fail("computing"))
+    assert main(["record", "cartpole", "--out", str(tmp_path / place)]) == 1
+    assert message in error_of(capsys)
+    assert main(["sweep", "cartpole", "--out", str(tmp_path / place)]) in (1, 2)
+    assert message in error_of(capsys)
+
+
+def test_the_state_of_training_has_the_longer_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("snnfast.cli.learn.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
+    assert main(["train", "CartPole-v1", "--out", str(tmp_path / ("x" * 240))]) == 1
+    assert ".training.safetensors: File name too long" in error_of(capsys)
+
+
+def test_a_link_into_another_folder_is_written_through(tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/r.st")
+    assert main(["record", "cartpole", "--size", "10", "--out", str(tmp_path / "link")]) == 0
+    assert len(Replay.load(tmp_path / "there" / "r.st")) == 10
+
+
 def test_options_that_name_the_same_file(files, tmp_path, capsys, monkeypatch):
-    for place in ("learn.record_replay", "learn.train_policy_gradient", "convert.convert", "evaluate.evaluate"):
+    for place in (
+        "learn.record_replay",
+        "learn.train_policy_gradient",
+        "convert.convert",
+        "evaluate.evaluate",
+        "sweep.record_replay",
+    ):
         monkeypatch.setattr(f"snnfast.cli.{place}", lambda *a, **k: pytest.fail("computing"))
     monkeypatch.chdir(tmp_path)
     policy = (files / "policy.safetensors").read_bytes()
@@ -394,6 +432,12 @@ def test_options_that_name_the_same_file(files, tmp_path, capsys, monkeypatch):
         "evaluate cartpole --gif e.gif --json e.gif": "--gif and --json",
         "evaluate p.st --env CartPole-v1 --json p.st": "the agent and --json",
         "evaluate cartpole --compare p.st --json p.st": "--compare and --json",
+        "convert p.st --scaling model --out sub/raster.png --report sub": "the page of --report and --out",
+        "convert p.st --scaling model --out x --report sub --json ./sub/index.html": "the page of --report and --json",
+        "convert p.st --scaling model --out w --report w": "the page of --report and --out",
+        "sweep p.st --out sub --json sub/index.html": "the page of --out and --json",
+        "sweep p.st --out sub --json sub/percentiles.png": "the page of --out and --json",
+        "sweep p.st --out w --json w": "the page of --out and --json",
     }
     before = sorted(tmp_path.iterdir())
     for command, names in commands.items():

@@ -23,6 +23,7 @@ from torch import nn
 from snnfast import checkpoint
 from snnfast.learning import Replay, load_policy, pretrained_policy
 from snnfast.network import SpikingNetwork
+from snnfast.report import PAGE
 from snnfast.runs import check_writable, to_json
 
 #: The word that stands for the policy that comes with the package, and the environment that it was trained for.
@@ -140,12 +141,18 @@ def _is_standard_output(path: str) -> bool:
         return False
 
 
-def check_distinct(outputs: Mapping[str, str | Path | None], inputs: Mapping[str, str | None] | None = None) -> None:
+def check_distinct(
+    outputs: Mapping[str, str | Path | None],
+    inputs: Mapping[str, str | None] | None = None,
+    page: tuple[str, Path | None] | None = None,
+) -> None:
     """Raise unless every output has a file of its own, which is no input, before anything is computed.
 
     Args:
         outputs: option to file; ``None`` and "-" are none.
         inputs: what the command line calls it to file. One that does not exist is a word, such as "cartpole".
+        page: option and folder of a page, to which ``index.html`` and pictures (.png) in that folder belong. Other
+            files may be there.
 
     Raises:
         UsageError: naming both options.
@@ -155,9 +162,19 @@ def check_distinct(outputs: Mapping[str, str | Path | None], inputs: Mapping[str
     for name, path in outputs.items():
         if path is None or path == "-":
             continue
+        if page is not None and page[1] is not None and _is_of_page(os.path.realpath(path), os.path.realpath(page[1])):
+            raise UsageError(
+                f"the page of {page[0]} and {name} name the same file, {path}: choose another name, or another folder"
+            )
         other = seen.setdefault(os.path.realpath(path), name)
         if other != name:
             raise UsageError(f"{other} and {name} name the same file, {path}: choose another name for one of them")
+
+
+def _is_of_page(path: str, folder: str) -> bool:
+    """Whether a file is, or may become, one of those that a page in ``folder`` consists of; or the folder itself."""
+    parent, name = os.path.split(path)
+    return path == folder or (parent == folder and (name == PAGE or name.endswith(".png")))
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -165,9 +182,12 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         UsageError: if it exists and may not be replaced, or is a pipe or a device.
-        OSError: if it is a folder, or its own folder is missing or cannot be written to.
+        OSError: if it is a folder, its name is too long, or its own folder (for a symbolic link, that of the file it
+            leads to) is missing or cannot be written to.
     """
-    folder = path.parent
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(path)  # a name that is too long, a link that leads to itself
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if path.is_dir():
         raise IsADirectoryError(21, "this is a folder, a file name is needed", os.fspath(path))
     if path.exists() and not path.is_file():

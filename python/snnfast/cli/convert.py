@@ -212,6 +212,7 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
     check_distinct(
         {"--out": arguments.out, "--json": out.json_path},
         {"the policy": arguments.policy, "--replay": arguments.replay},
+        ("--report", arguments.report),
     )
     if arguments.replay is not None and (arguments.env is not None or arguments.size is not None):
         raise UsageError("--env and --size are for recording a replay, which --replay makes unnecessary")

@@ -105,6 +105,7 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
     check_target(target, overwrite=arguments.overwrite or arguments.resume)
     if state.exists() and not (arguments.resume or arguments.overwrite):
         raise UsageError(f"{state} holds a training run that was stopped: add --resume to continue it, or --overwrite")
+    check_target(state, overwrite=True)  # its name is the longer one
     for path in (arguments.csv, arguments.plot):
         if path is not None:
             check_target(path, overwrite=True)

@@ -88,6 +88,7 @@ def _sweep(arguments: argparse.Namespace, out: Output) -> int:
     check_distinct(
         {"--json": out.json_path},
         {"the policy": arguments.policy, "--replay": arguments.replay, "--held-out": arguments.held_out},
+        ("--out", arguments.out),
     )
     if arguments.out is not None:
         check_page("--out", arguments.out, overwrite=arguments.overwrite)
