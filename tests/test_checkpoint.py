@@ -342,6 +342,25 @@ def test_the_error_says_path_and_reason_in_other_processes_too():
     assert isinstance(error, ValueError)
 
 
+@pytest.mark.parametrize("path", [b"x", 0, None, 1.5, True])
+def test_a_path_is_text(path):
+    message = f"path must be a str or a path of it, got {type(path).__name__}"
+    for call in (
+        lambda: checkpoint.save(path, "policy", {}, {}),
+        lambda: checkpoint.load(path, "policy"),
+        lambda: checkpoint.atomic_write(path, b""),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("metadata", [{1: 2, "x": 3}, {1: 2}, {"a": [{"b": {None: 1}}]}, {"a": ({True: 1},)}])
+def test_keys_of_metadata_are_strings(file, metadata):
+    """JSON would make strings of others, or fail to sort them."""
+    with pytest.raises(TypeError, match=r"metadata must be what JSON can hold, .*: the key (1|None|True) is no string"):
+        checkpoint.save(file, "policy", {}, metadata)
+
+
 def test_unknown_kind_to_load(file):
     with pytest.raises(ValueError, match="kind must be one of"):
         checkpoint.load(file, "other")
@@ -374,6 +393,15 @@ def test_relative_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpoint.atomic_write("x", b"1")
     assert (tmp_path / "x").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "x" * 101])
+def test_any_name_that_the_system_permits(tmp_path, name):
+    stale = tmp_path / f".{hashlib.sha256(name.encode()).hexdigest()[:32]}.tmp-1-12345678"
+    stale.write_bytes(b"left behind")
+    write(tmp_path / name)
+    assert checkpoint.load(tmp_path / name, "policy")[1]["sizes"] == [3, 2]
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_stale_files_are_removed_but_not_those_at_work(file):

@@ -12,9 +12,10 @@ import sys
 import gymnasium as gym
 import pytest
 import torch
+from torch import nn
 
 from snnfast import SpikingNetwork, __version__
-from snnfast.cli import build_parser, main
+from snnfast.cli import build_parser, learn, main
 from snnfast.learning import Replay, load_policy, pretrained_policy, save_policy
 
 COMMANDS = ("run", "train", "record", "convert", "evaluate", "sweep", "bench", "info")
@@ -93,6 +94,14 @@ def test_version(capsys):
         ["run", "cartpole", "--episodes", "0"],
         ["train", "CartPole-v1"],
         ["train", "CartPole-v1", "--out", "x", "--hidden", "16,x"],
+        ["train", "CartPole-v1", "--out", "x", "--gamma", "2"],
+        ["train", "CartPole-v1", "--out", "x", "--learning-rate", "-1"],
+        ["train", "CartPole-v1", "--out", "x", "--threshold", "nan"],
+        ["train", "CartPole-v1", "--out", "x", "--max-steps", "none"],
+        ["evaluate", "cartpole", "--epsilon", "2"],
+        ["evaluate", "cartpole", "--epsilon", "nan"],
+        ["evaluate", "cartpole", "--max-noops", "-1"],
+        ["evaluate", "cartpole", "--max-steps", "0"],
         ["convert", "cartpole"],
         ["convert", "cartpole", "--out", "x", "--preset", "best"],
         ["convert", "cartpole", "--out", "x", "--scaling", "max"],
@@ -124,6 +133,24 @@ def test_an_unexpected_error_is_one_line_with_its_kind(monkeypatch, capsys):
     assert error_of(capsys) == "snnfast: error: ZeroDivisionError: by nothing\n"
 
 
+def test_a_range_error_says_what_was_required(capsys):
+    for option, text, required in (
+        ("--epsilon", "2", "must be a finite number from 0 to 1, got '2'"),
+        ("--max-noops", "-1", "must be a whole number from 0 to 2147483647, got '-1'"),
+    ):
+        assert main(["evaluate", "cartpole", option, text]) == 2
+        assert f"argument {option}: {required}" in capsys.readouterr().err
+
+
+def test_what_diverges_is_said_in_our_own_words(monkeypatch, capsys):
+    def diverge():
+        raise FloatingPointError("training diverged in episode 3")
+
+    monkeypatch.setattr("snnfast.cli.info.info", diverge)
+    assert main(["info"]) == 1
+    assert error_of(capsys) == "snnfast: error: training diverged in episode 3\n"
+
+
 def test_ctrl_c(monkeypatch, capsys):
     def interrupt():
         raise KeyboardInterrupt
@@ -139,6 +166,84 @@ def test_a_reader_that_leaves_early():
     assert done.stdout == '{\n  "'
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.fixture
+def unread():
+    """A standard output that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+@pytest.mark.parametrize(
+    ("command", "files"),
+    [
+        ("evaluate cartpole --episodes 1 --max-steps 9 --json e.json --plot e.png --gif e.gif", "e.gif e.json e.png"),
+        (
+            "sweep cartpole --methods rate --timesteps 4 --size 60 --held-out-size 60 --out page --json s.json",
+            "page page/index.html s.json",
+        ),
+        ("convert cartpole --size 60 --out n.st --json n.json", "n.json n.st"),
+        ("record cartpole --size 60 --out r.st --json -", "r.st"),
+        ("train CartPole-v1 --max-episodes 2 --out p.st --csv p.csv", "p.csv p.st p.training.safetensors"),
+        ("run cartpole --name one --max-episodes 2", "runs/one/training.csv"),
+    ],
+    ids=lambda text: text.split()[0],
+)
+def test_files_are_written_when_nobody_reads_the_words(tmp_path, unread, command, files):
+    """As in ``| head -0``, and whatever of it is said first."""
+    command = [sys.executable, "-m", "snnfast", *command.split()]
+    done = subprocess.run(
+        command, stdout=unread, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert set(files.split()) <= found
+    if command[3] != "run":  # which says as usual that the policy is not good enough
+        assert "Error" not in done.stderr
+        assert "snnfast: error" not in done.stderr
+
+
+def test_nothing_goes_on_for_words_that_nobody_reads(tmp_path, unread):
+    script = (
+        "import sys\n"
+        "from snnfast.bench import methods\n"
+        "from snnfast.cli import main\n"
+        "def run(*, quick, say):\n"
+        "    say('one')\n"
+        "    raise SystemExit('went on')\n"
+        "methods.run = run\n"
+        "sys.exit(main(['bench', 'methods']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdout=unread, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_words_that_do_not_fit_are_an_error_after_the_files(tmp_path):
+    command = [sys.executable, "-m", "snnfast", "record", "cartpole", "--size", "60", "--out", "r.st"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path, timeout=60, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "snnfast: error: standard output: No space left on device\n")
+    assert len(Replay.load(tmp_path / "r.st")) == 60
+
+
+def test_a_closed_standard_output(tmp_path):
+    for option, code in (("-", 2), ("f.json", 0)):
+        command = f"{sys.executable} -m snnfast info --json {option} >&-"
+        done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == code
+        assert done.stderr == (
+            ""
+            if code == 0
+            else "snnfast: error: --json - needs a standard output, and this one is closed: name a file\n"
+        )
+    assert strict_json((tmp_path / "f.json").read_text())["snnfast"] == __version__
 
 
 # info
@@ -264,8 +369,46 @@ def test_places_that_cannot_be_written_to(tmp_path, capsys, monkeypatch, option,
     assert message in error_of(capsys)
 
 
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("x" * 256, "File name too long"),
+        ("dangling", "there is no such folder"),
+        ("loop", "Too many levels of symbolic links"),
+    ],
+)
+def test_places_that_only_look_as_if_they_could(tmp_path, capsys, monkeypatch, place, message):
+    (tmp_path / "dangling").symlink_to("missing/x")
+    (tmp_path / "loop").symlink_to("loop")
+    monkeypatch.setattr("snnfast.cli.learn.record_replay", lambda *a, **k: pytest.fail("computing"))
+    monkeypatch.setattr("snnfast.cli.sweep.record_replay", lambda *a, **k: pytest.fail("computing"))
+    assert main(["record", "cartpole", "--out", str(tmp_path / place)]) == 1
+    assert message in error_of(capsys)
+    assert main(["sweep", "cartpole", "--out", str(tmp_path / place)]) in (1, 2)
+    assert message in error_of(capsys)
+
+
+def test_the_state_of_training_has_the_longer_name(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("snnfast.cli.learn.train_policy_gradient", lambda *a, **k: pytest.fail("computing"))
+    assert main(["train", "CartPole-v1", "--out", str(tmp_path / ("x" * 240))]) == 1
+    assert ".training.safetensors: File name too long" in error_of(capsys)
+
+
+def test_a_link_into_another_folder_is_written_through(tmp_path, capsys):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/r.st")
+    assert main(["record", "cartpole", "--size", "10", "--out", str(tmp_path / "link")]) == 0
+    assert len(Replay.load(tmp_path / "there" / "r.st")) == 10
+
+
 def test_options_that_name_the_same_file(files, tmp_path, capsys, monkeypatch):
-    for place in ("learn.record_replay", "learn.train_policy_gradient", "convert.convert", "evaluate.evaluate"):
+    for place in (
+        "learn.record_replay",
+        "learn.train_policy_gradient",
+        "convert.convert",
+        "evaluate.evaluate",
+        "sweep.record_replay",
+    ):
         monkeypatch.setattr(f"snnfast.cli.{place}", lambda *a, **k: pytest.fail("computing"))
     monkeypatch.chdir(tmp_path)
     policy = (files / "policy.safetensors").read_bytes()
@@ -289,6 +432,12 @@ def test_options_that_name_the_same_file(files, tmp_path, capsys, monkeypatch):
         "evaluate cartpole --gif e.gif --json e.gif": "--gif and --json",
         "evaluate p.st --env CartPole-v1 --json p.st": "the agent and --json",
         "evaluate cartpole --compare p.st --json p.st": "--compare and --json",
+        "convert p.st --scaling model --out sub/raster.png --report sub": "the page of --report and --out",
+        "convert p.st --scaling model --out x --report sub --json ./sub/index.html": "the page of --report and --json",
+        "convert p.st --scaling model --out w --report w": "the page of --report and --out",
+        "sweep p.st --out sub --json sub/index.html": "the page of --out and --json",
+        "sweep p.st --out sub --json sub/percentiles.png": "the page of --out and --json",
+        "sweep p.st --out w --json w": "the page of --out and --json",
     }
     before = sorted(tmp_path.iterdir())
     for command, names in commands.items():
@@ -383,6 +532,32 @@ def test_evaluate_a_policy_and_the_shipped_one(files, capsys):
     assert main(["evaluate", str(files / "policy.safetensors"), "--env", "CartPole-v1", *small]) == 0
 
 
+def test_the_limit_of_the_environment(tmp_path, capsys):
+    """MountainCar has 200 steps, which the default of 500 replaces, also upwards."""
+    save_policy(nn.Sequential(nn.Linear(2, 3)), tmp_path / "p")
+    command = ["evaluate", str(tmp_path / "p"), "--env", "MountainCar-v0", "--episodes", "1", "--json", "-"]
+    for options, limit in (([], 500), (["--max-steps", "none"], 200)):
+        assert main([*command, *options]) == 0
+        assert strict_json(capsys.readouterr().out)["max_steps"] == limit
+
+
+def test_only_a_file_goes_before_the_word(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cartpole").mkdir()
+    small = ["--episodes", "2", "--max-steps", "20"]
+    assert main(["evaluate", "cartpole", *small]) == 0
+    assert main(["record", "cartpole", "--size", "10", "--out", "r.st"]) == 0
+    (tmp_path / "cartpole").rmdir()
+    capsys.readouterr()
+    (tmp_path / "cartpole").write_bytes(b"damaged")
+    for command in (["evaluate", "cartpole", *small], ["record", "cartpole", "--out", "s.st"]):
+        assert main(command) == 1
+        assert error_of(capsys).startswith("snnfast: error: ./cartpole: damaged"), "the file was meant"
+    (tmp_path / "cartpole").write_bytes((files / "policy.safetensors").read_bytes())
+    assert main(["evaluate", "cartpole", *small]) == 2
+    assert "./cartpole does not say which environment" in error_of(capsys)
+
+
 @pytest.mark.parametrize(
     ("agent", "options", "message"),
     [
@@ -394,7 +569,6 @@ def test_evaluate_a_policy_and_the_shipped_one(files, capsys):
         ("rate.safetensors", ["--env", "Pendulum-v1"], "discrete actions"),
         ("rate.safetensors", ["--env", "Acrobot-v1"], "takes observations of 4 numbers, got 6"),
         ("cartpole", ["--env", "Acrobot-v1"], "takes observations of 4 numbers, got 6 from 'Acrobot-v1'"),
-        ("rate.safetensors", ["--epsilon", "2"], "epsilon must be from 0 to 1"),
         ("rate.safetensors", ["--gif", "missing/film.gif"], "there is no such folder"),
     ],
 )
@@ -518,9 +692,41 @@ def test_environments_of_other_packages(files, tmp_path, capsys, monkeypatch):
         assert f"--import must name a module that Python can import, got '{name}': {why}" in error_of(capsys)
 
 
+def test_import_finds_modules_in_the_working_directory(tmp_path):
+    """Also with the script that is installed, whose own folder is what Python begins with."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "snnfast").write_text("import sys\nfrom snnfast.cli import main\nsys.exit(main())\n")
+    (tmp_path / "my_envs.py").write_text("print('imported')\n")
+    command = ["bin/snnfast", "evaluate", "cartpole", "--episodes", "1", "--max-steps", "5", "--import", "my_envs"]
+    for flags, code in [([], 0), (["-P"], 2)][: 1 + (sys.version_info >= (3, 11))]:
+        done = subprocess.run(
+            [sys.executable, *flags, *command], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert done.stdout.startswith("imported\n") == (code == 0)
+
+
 def test_nothing_to_resume(files, capsys):
     assert main(["train", "CartPole-v1", "--out", str(files / "policy.safetensors"), "--resume"]) == 2
     assert "is finished: there is nothing to resume" in error_of(capsys)
+
+
+def test_nothing_to_resume_is_said_before_training(tmp_path, capsys, monkeypatch):
+    real = learn.train_policy_gradient
+
+    def train(*arguments, **options):
+        said = capsys.readouterr().out
+        assert (
+            said == f"nothing to resume at {tmp_path}/typo.training.safetensors: training starts from the beginning\n"
+        )
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(learn, "train_policy_gradient", train)
+    report = tmp_path / "report.json"
+    command = ["train", "CartPole-v1", "--out", str(tmp_path / "typo"), "--resume", "--max-episodes", "1"]
+    assert main([*command, "--json", str(report)]) == 1  # one episode is not enough
+    assert "nothing to resume" not in capsys.readouterr().out, "once is enough"
+    assert strict_json(report.read_text())["messages"][0].startswith("nothing to resume at ")
 
 
 @pytest.mark.parametrize(
@@ -528,7 +734,7 @@ def test_nothing_to_resume(files, capsys):
     [
         ("Nothing-v0", [], "env_id must be a registered Gymnasium environment"),
         ("Pendulum-v1", [], "discrete actions"),
-        ("CartPole-v1", ["--gamma", "2"], "gamma must be"),
+        ("CartPole-v1", ["--learning-rate", "1e39"], "learning_rate must be finite and within the range of float32"),
         ("CartPole-v1", ["--max-steps", "50"], "threshold must be given"),
     ],
 )

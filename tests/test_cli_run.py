@@ -159,6 +159,14 @@ def test_resume_with_other_settings_is_refused(finished, capsys):
     assert "was started with --seed 3, --episodes 4" in error
 
 
+def test_resume_of_nothing_says_so_first_and_what_to_call_next_is_quoted(tmp_path, capsys):
+    assert run(tmp_path, *FAST, "--name", "x y", "--resume") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"nothing to resume: there was no run in {tmp_path}/x y, so one begins\n")
+    following = next(line for line in said.splitlines() if line.startswith("next: "))
+    assert shlex.split(following)[-2:] == ["--gif", "x y.gif"]
+
+
 def test_suffix_and_overwrite(tmp_path, capsys):
     assert run(tmp_path, *FAST) == 0
     assert run(tmp_path, *FAST, "--suffix", "--seed", "2") == 0

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import evaluation_environments as environments
 from snnfast import checkpoint
@@ -86,6 +89,7 @@ def test_bad_seed(seed, error):
         make_policy([1, 1], seed=1),
         nn.Sequential(nn.ReLU(), nn.Linear(3, 2, bias=False), nn.Linear(2, 5), nn.ReLU()),
         make_policy([3, 4, 2], seed=1).double(),
+        nn.Sequential(*[nn.Linear(2, 2), nn.ReLU()] * 2),
     ],
 )
 def test_round_trip(file, policy):
@@ -112,6 +116,67 @@ def test_cannot_be_saved(file, policy, error, message):
     with pytest.raises(error, match=message):
         save_policy(policy, file)
     assert not file.exists()
+
+
+def test_names_of_layers_are_not_kept(file):
+    """What a named Sequential calls its layers says nothing about their order, which is what is stored."""
+    policy = make_policy([4, 3, 2], seed=1)
+    named = nn.Sequential(OrderedDict(zip(("2", "act", "out"), policy, strict=True)))
+    save_policy(named, file)
+    assert same(load_policy(file), policy)
+
+
+def layer_with(change):
+    """A policy whose second layer was changed."""
+    policy = make_policy([4, 3, 2], seed=1)
+    change(policy)
+    return policy
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda p: prune.random_unstructured(p[2], "weight", 0.5),
+            r"policy\[2\] must hold a weight and at most a bias, got bias, weight_mask, weight_orig: it is pruned; .*"
+            r"prune.remove\(layer, name\)",
+        ),
+        (lambda p: spectral_norm(p[2]), r"policy\[2\] must hold .* weight_u, weight_v: .*remove_spectral_norm"),
+        (lambda p: weight_norm(p[2]), r"policy\[2\] must hold .* weight_g, weight_v: .*remove_weight_norm"),
+        (lambda p: parametrizations.spectral_norm(p[2]), r"policy\[2\] must be nn.Linear or nn.ReLU, got Parametrized"),
+        (lambda p: p[2].register_buffer("mean", torch.zeros(3)), r"policy\[2\] .* got bias, mean, weight$"),
+        (lambda p: p[1].register_buffer("mean", torch.zeros(3)), r"policy\[1\] must hold no tensors, got mean$"),
+        (lambda p: p.register_buffer("scale", torch.ones(1)), "policy must hold no tensors beside .*, got scale$"),
+        (
+            lambda p: setattr(p[2], "weight", nn.Parameter(torch.ones(2, 2))),
+            r"policy\[2\].weight must be a matrix of 2 x",
+        ),
+        (lambda p: setattr(p[2], "bias", nn.Parameter(torch.ones(3))), r"policy\[2\].bias must be 2 numbers"),
+        (
+            lambda p: setattr(p[2], "weight", nn.Parameter(torch.ones(2, 3, dtype=torch.complex64))),
+            r"policy\[2\].weight must be a matrix",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_what_could_not_be_read_back_is_not_saved(file, change, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        save_policy(layer_with(change), file)
+    assert not file.exists()
+
+
+def test_a_pruned_policy_is_saved_once_that_is_final(file):
+    policy = layer_with(lambda p: prune.random_unstructured(p[2], "weight", 0.5))
+    prune.remove(policy[2], "weight")
+    save_policy(policy, file)
+    loaded = load_policy(file)
+    assert all(torch.equal(loaded[i].weight, policy[i].weight) for i in (0, 2))
+
+
+@pytest.mark.parametrize("metadata", [5, [("a", 1)], "text"])
+def test_metadata_is_a_mapping(file, metadata):
+    with pytest.raises(TypeError, match="metadata must be a mapping or None, got "):
+        save_policy(make_policy([2, 2], seed=1), file, metadata)
 
 
 def test_not_finite_is_not_saved(file):

@@ -59,13 +59,14 @@ def save(
         path: the file to write. Its folder must exist.
         kind: what it is: ``"spiking-network"``, ``"policy"``, ``"replay"`` or ``"training"``.
         tensors: name to array or tensor of any shape. Floating point values must be finite. Copied, moved to the CPU.
-        metadata: anything JSON can hold, without NaN or infinity. Tuples come back as lists.
+        metadata: anything JSON can hold, without NaN or infinity, and with strings for keys. Tuples come back as lists.
 
     Raises:
         TypeError, ValueError: if an argument could not be read back; nothing is written.
         OSError: if the file cannot be written (folder missing or read-only, disk full); an existing file is untouched.
     """
     check_choice("kind", kind, Kind)
+    _checked_path(path)
     copies = {_checked_name(name): _as_tensor(name, value) for name, value in tensors.items()}
     for name, tensor in copies.items():
         if not _is_finite(tensor):
@@ -73,6 +74,7 @@ def save(
     if not isinstance(metadata, Mapping):
         raise TypeError(f"metadata must be a mapping, got {type(metadata).__name__}")
     try:
+        _check_keys(metadata)
         document = json.dumps(dict(metadata), allow_nan=False, sort_keys=True, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         kind_of_error = TypeError if isinstance(error, TypeError) else ValueError
@@ -155,9 +157,10 @@ def atomic_write(path: Path, data: bytes) -> None:
     killed writer of the same file left behind is removed.
 
     Raises:
+        TypeError: if ``path`` is no text and no path of it.
         OSError: naming ``path``, if it could not be written. The old file is then still there.
     """
-    target = os.path.realpath(path)
+    target = os.path.realpath(_checked_path(path))
     folder, name = os.path.split(target)
     try:
         mode = None
@@ -184,7 +187,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 def _temporary(folder: str, name: str) -> Iterator[tuple[int, str]]:
     """A new, locked file beside the target. The lock tells a writer at work from one that was killed."""
     while True:
-        path = os.path.join(folder, f".{name}.tmp-{os.getpid()}-{secrets.token_hex(4)}")
+        path = os.path.join(folder, f"{_prefix(name)}{os.getpid()}-{secrets.token_hex(4)}")
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             with contextlib.suppress(OSError):  # a file system without locks: then nobody removes stale files there
@@ -199,8 +202,17 @@ def _temporary(folder: str, name: str) -> Iterator[tuple[int, str]]:
             os.close(descriptor)
 
 
+def _prefix(name: str) -> str:
+    """How the temporary files of a target begin. A long name is shortened to leave room for the rest.
+
+    File systems permit 255 bytes, some that encrypt names 143.
+    """
+    encoded = os.fsencode(name)
+    return f".{name if len(encoded) <= 100 else hashlib.sha256(encoded).hexdigest()[:32]}.tmp-"
+
+
 def _remove_stale(folder: str, name: str) -> None:
-    prefix = f".{name}.tmp-"
+    prefix = _prefix(name)
     for entry in os.listdir(folder):
         if not entry.startswith(prefix):
             continue
@@ -224,6 +236,14 @@ def _sync_folder(folder: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _checked_path(path: object) -> str:
+    """The path as text: bytes and descriptors, which the system would take, have no name that messages could give."""
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str):
+        raise TypeError(f"path must be a str or a path of it, got {type(path).__name__}")
+    return text
 
 
 def _checked_name(name: object) -> str:
@@ -258,6 +278,18 @@ def _as_tensor(name: str, value: object) -> torch.Tensor:
     raise TypeError(f"tensors[{name!r}] must be an array or tensor, got {type(value).__name__}")
 
 
+def _check_keys(value: object) -> None:
+    """Raise a ``TypeError`` for a mapping with other keys than strings: JSON would make strings of them."""
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"the key {key!r} is no string")
+            _check_keys(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            _check_keys(entry)
+
+
 def _is_finite(tensor: torch.Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex()) or bool(torch.isfinite(tensor).all())
 
@@ -287,9 +319,11 @@ def open_regular(path: Path) -> BinaryIO:
     """Open a file to read its bytes; anything else, such as a pipe, is refused at once.
 
     Raises:
+        TypeError: if ``path`` is no text and no path of it.
         CheckpointError: if it is no regular file, or cannot be read.
         FileNotFoundError, PermissionError: if it is not there or may not be read.
     """
+    _checked_path(path)
     # O_NONBLOCK: opening a pipe must not wait for a writer that never comes.
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

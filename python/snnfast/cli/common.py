@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import math
 import os
 import shlex
 import shutil
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import safetensors
 from torch import nn
@@ -21,6 +23,7 @@ from torch import nn
 from snnfast import checkpoint
 from snnfast.learning import Replay, load_policy, pretrained_policy
 from snnfast.network import SpikingNetwork
+from snnfast.report import PAGE
 from snnfast.runs import check_writable, to_json
 
 #: The word that stands for the policy that comes with the package, and the environment that it was trained for.
@@ -49,9 +52,20 @@ class Output:
     Args:
         json_path: file for the machine-readable result, "-" for standard output (words then go to standard error),
             or ``None``.
+        keeps: whether the command writes files. If so it goes on, silent, when nobody reads its words any more
+            (``| head``, a full disk), so that the files are written. If not, the first word that is not read ends it.
+
+    Attributes:
+        failure: why words or numbers were lost, or ``None``.
+
+    Raises:
+        UsageError: if ``json_path`` cannot be written to, or is "-" and standard output is closed.
+        OSError: if the file's folder is missing or cannot be written to.
     """
 
-    def __init__(self, json_path: str | None) -> None:
+    def __init__(self, json_path: str | None, *, keeps: bool = False) -> None:
+        self.failure: OSError | None = None
+        self.keeps = keeps
         if json_path is not None and json_path != "-":
             if _is_standard_output(json_path):
                 json_path = "-"  # /dev/stdout, say: words must not come between
@@ -60,11 +74,30 @@ class Output:
                     raise PermissionError(13, "cannot be written to", json_path)
             else:
                 check_target(Path(json_path), overwrite=True)
+        if json_path == "-" and not _is_open(sys.stdout):
+            raise UsageError("--json - needs a standard output, and this one is closed: name a file")
         self.json_path = json_path
 
     def say(self, text: str = "") -> None:
-        """Print for people."""
-        print(text, file=sys.stderr if self.json_path == "-" else sys.stdout, flush=True)
+        """Print for people.
+
+        Raises:
+            OSError: if it cannot be printed, and there are no files to be written all the same.
+        """
+        self._print(f"{text}\n", sys.stderr if self.json_path == "-" else sys.stdout)
+
+    def _print(self, text: str, stream: TextIO | None) -> None:
+        if stream is None:  # closed before this program was called
+            return
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError as error:
+            silence(stream)
+            lost = OSError(error.errno, error.strerror, "standard error" if stream is sys.stderr else "standard output")
+            self.failure = self.failure or lost
+            if not self.keeps:
+                raise self.failure from error
 
     def write(self, content: Mapping[str, Any]) -> None:
         """Write the result for machines, if it was asked for: strict JSON."""
@@ -72,13 +105,24 @@ class Output:
             return
         data = to_json(content)
         if self.json_path == "-":
-            sys.stdout.write(data.decode())
-            sys.stdout.flush()
+            self._print(data.decode(), sys.stdout)
         elif _is_stream(self.json_path):  # there is nothing to replace
             with open(self.json_path, "wb") as stream:
                 stream.write(data)
         else:
             checkpoint.atomic_write(self.json_path, data)
+
+
+def silence(stream: TextIO | None) -> None:
+    """Lead a stream nowhere from now on: Python would complain again when it flushes what is left in it at exit."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or no file at all
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        os.close(nowhere)
+
+
+def _is_open(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed
 
 
 def _is_stream(path: str) -> bool:
@@ -93,27 +137,44 @@ def _is_stream(path: str) -> bool:
 def _is_standard_output(path: str) -> bool:
     try:
         return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
-    except (OSError, ValueError):  # no such file, or a standard output that is no file
+    except (AttributeError, OSError, ValueError):  # no such file, or a standard output that is closed or no file
         return False
 
 
-def check_distinct(outputs: Mapping[str, str | Path | None], inputs: Mapping[str, str | None] | None = None) -> None:
+def check_distinct(
+    outputs: Mapping[str, str | Path | None],
+    inputs: Mapping[str, str | None] | None = None,
+    page: tuple[str, Path | None] | None = None,
+) -> None:
     """Raise unless every output has a file of its own, which is no input, before anything is computed.
 
     Args:
         outputs: option to file; ``None`` and "-" are none.
         inputs: what the command line calls it to file. One that does not exist is a word, such as "cartpole".
+        page: option and folder of a page, to which ``index.html`` and pictures (.png) in that folder belong. Other
+            files may be there.
 
     Raises:
         UsageError: naming both options.
     """
-    seen = {os.path.realpath(path): name for name, path in (inputs or {}).items() if path and os.path.exists(path)}
+    files = {name: path for name, path in (inputs or {}).items() if path and not is_shipped(path)}
+    seen = {os.path.realpath(path): name for name, path in files.items() if os.path.exists(path)}
     for name, path in outputs.items():
         if path is None or path == "-":
             continue
+        if page is not None and page[1] is not None and _is_of_page(os.path.realpath(path), os.path.realpath(page[1])):
+            raise UsageError(
+                f"the page of {page[0]} and {name} name the same file, {path}: choose another name, or another folder"
+            )
         other = seen.setdefault(os.path.realpath(path), name)
         if other != name:
             raise UsageError(f"{other} and {name} name the same file, {path}: choose another name for one of them")
+
+
+def _is_of_page(path: str, folder: str) -> bool:
+    """Whether a file is, or may become, one of those that a page in ``folder`` consists of; or the folder itself."""
+    parent, name = os.path.split(path)
+    return path == folder or (parent == folder and (name == PAGE or name.endswith(".png")))
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
@@ -121,9 +182,12 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
     Raises:
         UsageError: if it exists and may not be replaced, or is a pipe or a device.
-        OSError: if it is a folder, or its own folder is missing or cannot be written to.
+        OSError: if it is a folder, its name is too long, or its own folder (for a symbolic link, that of the file it
+            leads to) is missing or cannot be written to.
     """
-    folder = path.parent
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(path)  # a name that is too long, a link that leads to itself
+    folder = Path(os.path.realpath(path)).parent if path.is_symlink() else path.parent
     if path.is_dir():
         raise IsADirectoryError(21, "this is a folder, a file name is needed", os.fspath(path))
     if path.exists() and not path.is_file():
@@ -168,16 +232,25 @@ def add_imports(parser: argparse._ActionsContainer) -> None:
         dest="imports",
         action="append",
         metavar="MODULE",
-        help="first import this Python module, which registers environments (ale_py, for example); repeatable",
+        help="first import this Python module, which registers environments (ale_py, for example, or one in the "
+        "working directory); repeatable",
     )
 
 
 def import_modules(names: Iterable[str]) -> None:
     """Import what ``--import`` names: code that is run because the user says so, never because a file does.
 
+    Modules are also found in the working directory, as with ``python -m snnfast``, unless Python was told to leave that
+    out (``-P``, ``PYTHONSAFEPATH``).
+
     Raises:
         UsageError: naming the module and what went wrong.
     """
+    names = list(names)
+    if names and not getattr(sys.flags, "safe_path", False):  # Python 3.10 has no such flag
+        here = os.getcwd()
+        if not {"", here} & set(sys.path):
+            sys.path.insert(0, here)
     for name in names:
         try:
             import_module(name)
@@ -201,6 +274,27 @@ def count_or_none(text: str) -> int:
     return _whole(text, 0, 2**31 - 1)
 
 
+def steps_or_none(text: str) -> int | None:
+    """A whole number of at least 1, or the word "none" for the environment's own limit: ``None``."""
+    return None if text == "none" else count(text)
+
+
+def number(low: float = -math.inf, high: float = math.inf) -> Callable[[str], float]:
+    """A reader of finite numbers from ``low`` to ``high``, for ``type=`` of an option."""
+    range_ = "" if low == -math.inf else f" of at least {low:g}" if high == math.inf else f" from {low:g} to {high:g}"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and low <= value <= high):
+            raise argparse.ArgumentTypeError(f"must be a finite number{range_}, got {text!r}")
+        return value
+
+    return read
+
+
 def _whole(text: str, low: int, high: int) -> int:
     try:
         value = int(text)
@@ -221,10 +315,21 @@ def kind_of(path: Path) -> str | None:
         return None
 
 
+def is_shipped(name: str) -> bool:
+    """Whether a word means the policy that comes with the package: unless there is a file, not a folder, so named."""
+    return name in SHIPPED and not Path(name).is_file()
+
+
+def in_words(name: str) -> str:
+    """An agent as messages name it: a file that could be taken for the shipped policy shows that it is a file."""
+    return os.path.join(os.curdir, name) if name in SHIPPED and not is_shipped(name) else name
+
+
 def read_policy(name: str) -> tuple[nn.Sequential, str | None]:
     """The policy in a file, or the shipped one by its word; and the environment it was trained for, if known."""
-    if name in SHIPPED and not Path(name).exists():
+    if is_shipped(name):
         return pretrained_policy(SHIPPED[name]), SHIPPED[name]
+    name = in_words(name)
     policy = load_policy(name)
     env_id = checkpoint.load(name, "policy")[1].get("env_id")
     return policy, env_id if isinstance(env_id, str) else None
@@ -232,9 +337,9 @@ def read_policy(name: str) -> tuple[nn.Sequential, str | None]:
 
 def read_agent(name: str) -> tuple[SpikingNetwork | nn.Sequential, str | None]:
     """A spiking network or a policy, whichever the file holds; and the environment it is for, if known."""
-    if (name in SHIPPED and not Path(name).exists()) or kind_of(Path(name)) == "policy":
+    if is_shipped(name) or kind_of(Path(name)) == "policy":
         return read_policy(name)
-    network = SpikingNetwork.load(name)
+    network = SpikingNetwork.load(in_words(name))
     replay = network.conversion.get("replay")
     env_id = replay.get("env_id") if isinstance(replay, dict) else None
     return network, env_id if isinstance(env_id, str) else None
@@ -244,7 +349,9 @@ def need_env(given: str | None, known: str | None, about: str) -> str:
     """The environment to use: the one given, else the one that the file names."""
     env_id = given or known
     if env_id is None:
-        raise UsageError(f"{about} does not say which environment it is for: add --env, for example --env CartPole-v1")
+        raise UsageError(
+            f"{in_words(about)} does not say which environment it is for: add --env, for example --env CartPole-v1"
+        )
     return env_id
 
 

@@ -102,7 +102,9 @@ def add(subparsers: Subparsers) -> None:
     source.add_argument("--replay", metavar="FILE", help="a replay memory; without it one is recorded now")
     source.add_argument("--env", metavar="ID", help="environment to record in (default: the one in the policy file)")
     add_imports(source)
-    source.add_argument("--size", type=count, metavar="N", help="states to record (default: 20000)")
+    source.add_argument(
+        "--size", type=count, metavar="N", help="states to record, in episodes of at most 500 steps (default: 20000)"
+    )
     which = parser.add_argument_group("what kind of network", "either named settings, or what it has to reach")
     which.add_argument(
         "--preset",
@@ -210,6 +212,7 @@ def _convert(arguments: argparse.Namespace, out: Output) -> int:
     check_distinct(
         {"--out": arguments.out, "--json": out.json_path},
         {"the policy": arguments.policy, "--replay": arguments.replay},
+        ("--report", arguments.report),
     )
     if arguments.replay is not None and (arguments.env is not None or arguments.size is not None):
         raise UsageError("--env and --size are for recording a replay, which --replay makes unnecessary")

@@ -16,8 +16,11 @@ from snnfast.cli.common import (
     check_plot,
     check_target,
     count,
+    count_or_none,
     need_env,
+    number,
     read_agent,
+    steps_or_none,
 )
 from snnfast.evaluation import evaluate
 
@@ -40,10 +43,19 @@ def add(subparsers: Subparsers) -> None:
     add_imports(parser)
     parser.add_argument("--compare", metavar="AGENT", help="a second file, or 'cartpole', to compare decisions with")
     parser.add_argument("--episodes", type=count, default=100, metavar="N", help="episodes to play (default: 100)")
-    parser.add_argument("--max-steps", type=count, default=500, metavar="N", help="limit of an episode (default: 500)")
-    parser.add_argument("--epsilon", type=float, default=0.0, metavar="X", help="share of random actions (default: 0)")
     parser.add_argument(
-        "--max-noops", type=int, default=0, metavar="N", help="random number of first actions without effect"
+        "--max-steps",
+        type=steps_or_none,
+        default=500,
+        metavar="N",
+        help="limit of an episode, in place of the environment's own, which may be shorter or longer; 'none' keeps "
+        "that one (default: 500)",
+    )
+    parser.add_argument(
+        "--epsilon", type=number(0, 1), default=0.0, metavar="X", help="share of random actions (default: 0)"
+    )
+    parser.add_argument(
+        "--max-noops", type=count_or_none, default=0, metavar="N", help="random number of first actions without effect"
     )
     parser.add_argument("--frame-skip", type=count, default=1, metavar="N", help="repeat every action N times")
     parser.add_argument(

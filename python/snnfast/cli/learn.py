@@ -20,6 +20,7 @@ from snnfast.cli.common import (
     count,
     describe_replay,
     need_env,
+    number,
     read_policy,
 )
 from snnfast.learning import make_policy, record_replay, save_policy, train_policy_gradient
@@ -52,15 +53,19 @@ def add(subparsers: Subparsers) -> None:
         "--hidden", type=_sizes, default=[16, 16], metavar="N,N", help="neurons of the hidden layers (default: 16,16)"
     )
     training.add_argument(
-        "--max-steps", type=count, default=200, metavar="N", help="limit of an episode (default: 200)"
+        "--max-steps",
+        type=count,
+        default=200,
+        metavar="N",
+        help="limit of an episode, in place of the environment's own, which may be shorter or longer (default: 200)",
     )
     training.add_argument(
         "--max-episodes", type=count, default=3000, metavar="N", help="give up after so many (default: 3000)"
     )
-    training.add_argument("--learning-rate", type=float, default=0.01, metavar="X", help="of Adam (default: 0.01)")
-    training.add_argument("--gamma", type=float, default=0.99, metavar="X", help="discount (default: 0.99)")
+    training.add_argument("--learning-rate", type=number(0), default=0.01, metavar="X", help="of Adam (default: 0.01)")
+    training.add_argument("--gamma", type=number(0, 1), default=0.99, metavar="X", help="discount (default: 0.99)")
     training.add_argument(
-        "--threshold", type=float, metavar="X", help="mean return that counts as solved (default: Gymnasium's)"
+        "--threshold", type=number(), metavar="X", help="mean return that counts as solved (default: Gymnasium's)"
     )
 
     parser = add_command(
@@ -77,7 +82,13 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--env", metavar="ID", help="environment (default: the one in the policy file)")
     add_imports(parser)
     parser.add_argument("--size", type=count, default=20_000, metavar="N", help="states to record (default: 20000)")
-    parser.add_argument("--max-steps", type=count, default=500, metavar="N", help="limit of an episode (default: 500)")
+    parser.add_argument(
+        "--max-steps",
+        type=count,
+        default=500,
+        metavar="N",
+        help="limit of an episode, in place of the environment's own, which may be shorter or longer (default: 500)",
+    )
 
 
 def _sizes(text: str) -> list[int]:
@@ -94,6 +105,7 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
     check_target(target, overwrite=arguments.overwrite or arguments.resume)
     if state.exists() and not (arguments.resume or arguments.overwrite):
         raise UsageError(f"{state} holds a training run that was stopped: add --resume to continue it, or --overwrite")
+    check_target(state, overwrite=True)  # its name is the longer one
     for path in (arguments.csv, arguments.plot):
         if path is not None:
             check_target(path, overwrite=True)
@@ -114,6 +126,11 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
     policy = make_policy([spaces.n_in, *arguments.hidden, spaces.n_actions], seed=seed)
     if arguments.overwrite:
         state.unlink(missing_ok=True)
+    resume = arguments.resume and state.exists()
+    notes = []
+    if arguments.resume and not resume:  # the name may be a slip of the pen: said before training, not after
+        notes.append(f"nothing to resume at {state}: training starts from the beginning")
+        out.say(notes[0])
     try:
         result = train_policy_gradient(
             env_id,
@@ -125,7 +142,7 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
             learning_rate=arguments.learning_rate,
             threshold=arguments.threshold,
             checkpoint_path=state,
-            resume=arguments.resume,
+            resume=resume,
         )
     except KeyboardInterrupt:
         if state.exists():  # it does not in the first moment
@@ -160,7 +177,7 @@ def _train(arguments: argparse.Namespace, out: Output) -> int:
     }
     save_policy(policy, target, {**summary, "training": result.settings})
     out.say(f"wrote {target}")
-    out.write({**summary, "policy": str(target), "seconds": result.seconds, "messages": result.messages})
+    out.write({**summary, "policy": str(target), "seconds": result.seconds, "messages": [*notes, *result.messages]})
     if result.solved and result.holds is not False:
         state.unlink(missing_ok=True)
         return 0

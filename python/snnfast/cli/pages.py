@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import shlex
 from pathlib import Path
 
@@ -66,6 +68,10 @@ def check_page(option: str, folder: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{option} {folder} is a file; a folder is needed")
     if (folder / PAGE).exists() and not overwrite:
         raise UsageError(f"{folder / PAGE} exists already; choose another folder, or add --overwrite to replace it")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.stat(folder)  # a name that is too long, a link that leads to itself
+    if folder.is_symlink() and not folder.exists():
+        raise FileNotFoundError(2, f"{option} cannot be made: there is no such folder", os.path.realpath(folder))
     existing = folder
     while not existing.exists():
         existing = existing.parent

@@ -63,7 +63,8 @@ class Settings:
         return self.seed + 10_000
 
 
-#: May differ from the stored ones when a run is continued: they change how far it goes, not what happens.
+#: May differ from the stored ones when a run is continued: they change how far it goes. One thing they leave behind:
+#: the policy was also checked at the old max_episodes, and that check may have found the best one or end the training.
 _MAY_CHANGE = ("max_episodes", "allow_unsolved", "no_plots")
 
 _STAGES = ("train", "record", "convert", "evaluate")
@@ -158,6 +159,8 @@ def _run(arguments: argparse.Namespace, out: Output) -> int:
         if folder.resumed and all(folder.completed(stage) is not None for stage in _STAGES):
             out.say(f"{path} is finished; these are its results")
         else:
+            if mode == "resume" and not folder.resumed:
+                out.say(f"nothing to resume: there was no run in {path}, so one begins")
             out.say(f"{'continuing' if folder.resumed else 'run folder'} {path}, seed {settings.seed}")
             plots = plots_available() and not settings.no_plots
             if not plots and not settings.no_plots:
@@ -178,7 +181,7 @@ def _run(arguments: argparse.Namespace, out: Output) -> int:
             if (folder / file).exists():
                 out.say(f"  {file:<{width}}  {what}")
         network, policy = (shlex.quote(str(path / file)) for file in (NETWORKS["rate"], TRAINED))
-        out.say(f"\nnext: {program()} evaluate {network} --compare {policy} --gif {name}.gif")
+        out.say(f"\nnext: {program()} evaluate {network} --compare {policy} --gif {shlex.quote(f'{name}.gif')}")
         out.write(results)
     return 0
 

@@ -15,6 +15,7 @@ from snnfast.cli.common import (
     count,
     need_env,
     read_policy,
+    steps_or_none,
 )
 from snnfast.cli.pages import check_page, command_line, held_out_states, where
 from snnfast.conversion import PRESETS
@@ -59,7 +60,14 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the page and its pictures")
     parser.add_argument("--overwrite", action="store_true", help="replace the page in DIR if there is one")
     parser.add_argument("--evaluate", type=count, metavar="N", help="let every network play N episodes, too")
-    parser.add_argument("--max-steps", type=count, default=500, metavar="N", help="limit of an episode (default: 500)")
+    parser.add_argument(
+        "--max-steps",
+        type=steps_or_none,
+        default=500,
+        metavar="N",
+        help="limit of an episode of --evaluate, in place of the environment's own, which may be shorter or longer; "
+        "'none' keeps that one (default: 500)",
+    )
     parser.add_argument("--progress", action="store_true", help="show progress even where there is no terminal")
     source = parser.add_argument_group("states")
     source.add_argument("--replay", metavar="FILE", help="a replay memory; without it one is recorded now")
@@ -80,6 +88,7 @@ def _sweep(arguments: argparse.Namespace, out: Output) -> int:
     check_distinct(
         {"--json": out.json_path},
         {"the policy": arguments.policy, "--replay": arguments.replay, "--held-out": arguments.held_out},
+        ("--out", arguments.out),
     )
     if arguments.out is not None:
         check_page("--out", arguments.out, overwrite=arguments.overwrite)

@@ -59,13 +59,17 @@ def save_policy(policy: nn.Sequential, path: checkpoint.Path, metadata: Mapping[
         metadata: what to remember, for example how it was trained. ``sizes`` and ``layers`` are added.
 
     Raises:
-        TypeError: if the policy is not an ``nn.Sequential`` of ``nn.Linear`` and ``nn.ReLU``.
-        ValueError: if it has no Linear layer, or weights that are not finite.
+        TypeError: if the policy is not an ``nn.Sequential`` of ``nn.Linear`` and ``nn.ReLU``, or ``path`` or
+            ``metadata`` is not of its kind.
+        ValueError: if it has no Linear layer, weights that are not finite, or anything that could not be read back,
+            such as the masks of pruning.
         OSError: if the file cannot be written.
     """
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata must be a mapping or None, got {type(metadata).__name__}")
     sizes, layers = describe(policy)
     given = dict(metadata) if metadata is not None else {}
-    checkpoint.save(path, "policy", policy.state_dict(), {**given, "sizes": sizes, "layers": layers})
+    checkpoint.save(path, "policy", _tensors(policy), {**given, "sizes": sizes, "layers": layers})
 
 
 def load_policy(path: checkpoint.Path) -> nn.Sequential:
@@ -145,6 +149,52 @@ def describe(policy: nn.Module) -> tuple[list[int], list[str]]:
     if not sizes:
         raise ValueError("policy must have at least one nn.Linear layer, got none")
     return sizes, words
+
+
+def _tensors(policy: nn.Sequential) -> dict[str, torch.Tensor]:
+    """Every layer's weight and bias, named by its place: the names that a Sequential was given are not kept.
+
+    Raises:
+        ValueError: naming the layer, if it holds anything else, because the file could not be read back.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for i, layer in enumerate(policy):
+        state = layer.state_dict()
+        usual = ({"weight"}, {"weight", "bias"}) if isinstance(layer, nn.Linear) else (set(),)
+        if set(state) not in usual:
+            required = "hold a weight and at most a bias" if isinstance(layer, nn.Linear) else "hold no tensors"
+            raise ValueError(
+                f"policy[{i}] must {required}, got {', '.join(sorted(state)) or 'nothing'}{_remedy(state)}"
+            )
+        if isinstance(layer, nn.Linear):
+            weight, bias = state["weight"], state.get("bias")
+            shape = (layer.out_features, layer.in_features)
+            if tuple(weight.shape) != shape or 0 in shape or not weight.is_floating_point():
+                raise ValueError(
+                    f"policy[{i}].weight must be a matrix of {shape[0]} x {shape[1]} floating point numbers, at least "
+                    f"1 x 1, got {weight.dtype} of shape {list(weight.shape)}"
+                )
+            if bias is not None and (bias.shape != weight.shape[:1] or bias.dtype != weight.dtype):
+                raise ValueError(
+                    f"policy[{i}].bias must be {shape[0]} numbers of the weight's {weight.dtype}, "
+                    f"got {bias.dtype} of shape {list(bias.shape)}"
+                )
+        tensors |= {f"{i}.{name}": value for name, value in state.items()}
+    own = [name for name in policy.state_dict() if "." not in name]
+    if own:
+        raise ValueError(f"policy must hold no tensors beside those of its layers, got {', '.join(own)}")
+    return tensors
+
+
+def _remedy(state: Mapping[str, object]) -> str:
+    """What to do about a layer whose weight is computed from other tensors."""
+    if any(name.endswith("_mask") for name in state):
+        return ": it is pruned; make that final with torch.nn.utils.prune.remove(layer, name)"
+    if any(name.endswith("_u") for name in state):
+        return ": make its weight final with torch.nn.utils.remove_spectral_norm(layer)"
+    if any(name.endswith("_g") for name in state):
+        return ": make its weight final with torch.nn.utils.remove_weight_norm(layer)"
+    return ""
 
 
 def _empty_linear(n_in: int, n_out: int, *, bias: bool = True, dtype: torch.dtype = torch.float32) -> nn.Linear:
