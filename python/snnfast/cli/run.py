@@ -63,8 +63,7 @@ class Settings:
         return self.seed + 10_000
 
 
-#: May differ from the stored ones when a run is continued: they change how far it goes. One thing they leave behind:
-#: the policy was also checked at the old max_episodes, and that check may have found the best one or end the training.
+#: May differ from the stored ones when a run is continued: they change how far it goes, not what happens.
 _MAY_CHANGE = ("max_episodes", "allow_unsolved", "no_plots")
 
 _STAGES = ("train", "record", "convert", "evaluate")
