@@ -112,7 +112,7 @@ def test_the_closing_table(tmp_path, capsys):
     for words in ("1/4 training", "2/4 recording", "3/4 converting", "4/4 evaluating"):
         assert words in out
     assert re.search(r"original +thesis +rate", out)
-    assert re.search(r"similarity +\d+\.\d\d % +\d+\.\d\d % +share of decisions", out)
+    assert re.search(r"similarity +\d+\.\d\d+ % +\d+\.\d\d+ % +share of decisions", out)
     assert f"files in {tmp_path / 'cartpole'}" in out
     assert "training.png" not in out.split("files in")[1].replace("training.png is the picture", "")
 

@@ -167,6 +167,16 @@ def test_evaluation_plot(tmp_path: Path, figures: list[Any], title: str | None) 
     assert figure.axes[2].get_ylabel() == "running similarity / %"
 
 
+def test_a_heading_does_not_call_nearly_all_decisions_all(tmp_path: Path, figures: list[Any]) -> None:
+    given = report(1)
+    given.similarity, given.similarity_interval = 0.99998, (0.9, 0.999999)
+    given.episode_decisions, given.episode_agreements = [50_000], [49_999]
+    plots.evaluation_plot({"rate": given}, tmp_path / "evaluation.png")
+    axes = figures[0].axes[1]
+    assert axes.get_title(loc="left") == "similarity 99.998 %"
+    assert axes.get_title(loc="right") == "95 %: 90.00 to 99.9999"
+
+
 def test_evaluation_plot_without_comparison(tmp_path: Path, figures: list[Any]) -> None:
     plots.evaluation_plot({"a": report(similarity=False)}, tmp_path / "one.png")
     check_picture(tmp_path / "one.png", figures[0])

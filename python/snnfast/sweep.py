@@ -22,6 +22,7 @@ from snnfast.conversion.presets import get_preset
 from snnfast.conversion.scaling import check_percentile
 from snnfast.evaluation import EvaluationReport, evaluate
 from snnfast.learning import Replay
+from snnfast.shares import between, in_percent
 from snnfast.spec import check_choice, check_count
 
 #: Numbers of steps that are tried where none are given. Those of a layer where layers take turns.
@@ -137,15 +138,14 @@ class SweepResult:
         head += ["predicted"] * predicted + ["steps", "spikes"] + ["on-policy", "return"] * played
         body = []
         for row in self.rows:
-            low, high = row.similarity_interval
-            cells = [row.method, f"{row.timesteps}", f"{row.percentile:g}", f"{100 * row.similarity:.3f}"]
-            cells.append(f"{100 * low:.2f} to {100 * high:.2f}")
+            cells = [row.method, f"{row.timesteps}", f"{row.percentile:g}", in_percent(row.similarity, 3)]
+            cells.append(between(row.similarity_interval))
             if predicted:
-                cells.append("" if row.predicted is None else f"{100 * row.predicted:.3f}")
+                cells.append("" if row.predicted is None else in_percent(row.predicted, 3))
             cells += [f"{row.mean_steps:.2f}", f"{row.spikes_per_decision:.1f}"]
             if played and row.on_policy is not None:
                 alike = row.on_policy.similarity
-                cells += ["" if alike is None else f"{100 * alike:.3f}", f"{row.on_policy.mean_return:.1f}"]
+                cells += ["" if alike is None else in_percent(alike, 3), f"{row.on_policy.mean_return:.1f}"]
             body.append(cells)
         widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
         lines = [

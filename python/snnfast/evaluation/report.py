@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from snnfast import checkpoint
+from snnfast.shares import percent
 
 _Interval = tuple[float, float]
 
@@ -144,8 +145,8 @@ class EvaluationReport:
         )
         rows.append(("returns", f"{min(self.returns):.1f} to {max(self.returns):.1f}", "smallest and largest episode"))
         if self.similarity is not None and self.similarity_interval is not None:
-            between = interval(*(f"{100 * x:.2f} %" for x in self.similarity_interval))
-            rows.append(("similarity", f"{100 * self.similarity:.2f} %", f"equal decisions, {between}"))
+            between = interval(*map(percent, self.similarity_interval))
+            rows.append(("similarity", percent(self.similarity), f"equal decisions, {between}"))
         extra = f", and {self.random_decisions:,} random ones" if self.random_decisions else ""
         rows.append(("decisions", f"{self.decisions:,}", f"in {sum(self.lengths):,} environment steps{extra}"))
         if self.mean_steps is not None:
@@ -161,9 +162,9 @@ class EvaluationReport:
                 if differing
                 else ", none of them differs"
             )
-            rows.append(("certified", f"{100 * self.certified_share:.2f} %", "of the decisions" + note))
+            rows.append(("certified", percent(self.certified_share), "of the decisions" + note))
         if self.saturated_share:
-            rows.append(("out of range", f"{100 * self.saturated_share:.2f} %", "of the decisions, never certified"))
+            rows.append(("out of range", percent(self.saturated_share), "of the decisions, never certified"))
         if self.spikes_per_decision is not None and self.spikes_per_layer is not None:
             layers = " + ".join(f"{x:,.1f}" for x in self.spikes_per_layer)
             rows.append(("spikes", f"{self.spikes_per_decision:,.1f}", f"per decision, by layer {layers or 'none'}"))

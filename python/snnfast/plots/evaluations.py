@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from snnfast.plots import style
 from snnfast.plots.style import BLUE, GREEN, INK, ORANGE, PathLike
+from snnfast.shares import between, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -189,6 +190,6 @@ def _running_similarity(axes: Axes, report: ReportLike) -> float:
     axes.set_xlim(0, decisions[-1])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.locator_params(axis="x", nbins=5)
-    style.heading(axes, f"similarity {share[-1]:.2f} %", f"95 %: {low:.2f} to {high:.2f}")
+    style.heading(axes, f"similarity {percent(report.similarity)}", f"95 %: {between(report.similarity_interval)}")
     style.dress(axes)
     return min(low, float(share.min()))

@@ -22,6 +22,7 @@ from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
 from snnfast.report.page import Card, Page, Table, between, percent, significant
 from snnfast.report.sweeps import SCALES, main_percentile, sweep_pictures
+from snnfast.shares import rough_percent
 from snnfast.spec import DigitsCode
 from snnfast.sweep import SweepResult
 
@@ -172,8 +173,8 @@ def _verdict(counted: Comparison, network: SpikingNetwork) -> str:
         )
     if counted.saturated:
         first += (
-            f" In {100 * counted.saturated:.2g} % of the states a neuron was driven beyond the range that it has from "
-            "the replay; headroom widens it."
+            f" In {rough_percent(counted.saturated, 2)} of the states a neuron was driven beyond the range that it has "
+            "from the replay; headroom widens it."
         )
     return first
 
