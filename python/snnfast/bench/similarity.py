@@ -78,7 +78,8 @@ _HEADER = (
 def _line(row: dict[str, Any]) -> str:
     return (
         f"{row['seed']:>5} {in_percent(row['similarity'], 3):>9} % {row['mean_return']:>8.1f} "
-        f"{row['original_return']:>9.1f} {row['relative_return']:>9.4f} {row['spikes_per_decision']:>8.1f} {row['training']['episodes']:>5} episodes"
+        f"{row['original_return']:>9.1f} {row['relative_return']:>9.4f} "
+        f"{row['spikes_per_decision']:>8.1f} {row['training']['episodes']:>5} episodes"
     )
 
 

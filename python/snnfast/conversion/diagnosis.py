@@ -264,7 +264,8 @@ def _advice(
     if beyond and causes["ranges"] < _WORTH_A_WORD:
         sentences.append(
             f"the neurons' ranges cut activations off, which by itself makes "
-            f"{rough_percent(max(0.0, causes['ranges']))} of the decisions differ: it matters for the outputs, and for a certified exit"
+            f"{rough_percent(max(0.0, causes['ranges']))} of the decisions differ: it "
+            "matters for the outputs, and for a certified exit"
         )
     for number, layer in enumerate(layers, start=1):
         sentences += _layer_advice(number, layer, settings)
