@@ -72,7 +72,9 @@ def evaluate(
         max_noops: each episode begins with a random number of steps, 0 to ``max_noops``, with the first action. They
             belong to the episode: their rewards and steps count. They are no decisions, nor repeated.
         num_envs: episodes side by side; by default up to 1024 in an environment that brings its own vectorised version
-            and up to 256 in others. In the former it determines the start states, which come from one generator.
+            and up to 256 in others. In the former it determines the start states, which come from one generator. A
+            network with Poisson encoding draws other spikes with it in either, so that its decisions, and returns,
+            change too.
 
     Raises:
         TypeError: if an argument is of the wrong kind, or an agent does not give arrays.
