@@ -82,7 +82,8 @@ def evaluate(
             observations not flat; if an agent's output is not one finite number per action; if an argument is out of
             range.
         RuntimeError: if the environment raises, or gives an observation or reward that is not finite, naming
-            environment and step. All environments are closed in any case.
+            environment and step; or rewards that add up to more than 1e150. All environments are closed in any case;
+            where that fails there is a ``RuntimeWarning``, and the report all the same.
         ImportError: if a GIF is asked for and Pillow is not installed.
         OSError: if the GIF cannot be written.
 
@@ -110,10 +111,10 @@ def evaluate(
         if num_envs not in (None, 1):
             raise ValueError(f"num_envs must be 1 when rendering, got {num_envs}")
         num_envs = 1
-    for mode in ("human",) * (render is not None) + ("rgb_array",) * (gif is not None):
-        environments.check_render_mode(spec, mode)
     if gif is not None:
         _check_gif(gif)
+    for mode in ("human",) * (render is not None) + ("rgb_array",) * (gif is not None):
+        environments.check_render_mode(spec, mode)
     rules = _Rules(episodes, limit, seed, epsilon, preprocess, history, frame_skip, max_noops)
 
     with contextlib.ExitStack() as stack, deciding(agent, compare_against):
@@ -218,7 +219,7 @@ class _Run:
             began = now()
             observations, rewards, done = envs.step(actions, alive, step + 1)
             self.environment_seconds += now() - began
-            np.add(returns, rewards, out=returns, where=alive)
+            environments.add_rewards(returns, rewards, alive, envs.env_id, f"by step {step + 1}")
             lengths += alive
             hold -= 1
             alive &= ~done
@@ -335,6 +336,10 @@ def _check_gif(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"gif must be a file name that ends in .gif, got {str(path)!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"gif: there is no folder {str(path.parent)!r}")
+    if path.is_dir():
+        raise IsADirectoryError(f"gif must be the name of a file, {str(path)!r} is a folder")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"gif: the folder {str(path.parent.resolve())!r} cannot be written to")
     plots.require_pillow()
 
 
