@@ -7,6 +7,7 @@ import builtins
 import itertools
 import subprocess
 import sys
+import tracemalloc
 import types
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,66 @@ def test_write_gif(tmp_path: Path) -> None:
             assert film.info["duration"] == 80
             assert np.abs(np.asarray(film.convert("RGB")).astype(int) - 10 * i).max() <= 2
     assert list(tmp_path.iterdir()) == [tmp_path / "film.gif"]
+
+
+def shown(path: Path) -> tuple[list[Any], list[int]]:
+    """The pictures of a film as they are seen, and for how long each."""
+    with image.open(path) as film:
+        assert film.info["loop"] == 0
+        pictures, times = [], []
+        for number in range(film.n_frames):
+            film.seek(number)
+            pictures.append(np.asarray(film.convert("RGB")))
+            times.append(film.info["duration"])
+    return pictures, times
+
+
+@pytest.mark.parametrize("kind", ["few colours", "many colours", "grey", "still"])
+def test_a_film_encoded_in_parts_shows_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    frames = [np.full((24, 30, 3), 255, np.uint8) for _ in range(21)]
+    for number, frame in enumerate(frames):
+        if kind == "few colours":
+            frame[4:9, number : number + 5] = (number * 10, 50, 200)
+        elif kind == "many colours":
+            frame[:] = rng.integers(0, 256, frame.shape)
+        elif kind == "grey":
+            frame[:] = rng.integers(0, 256, (24, 30, 1))
+    plots.write_gif(frames, tmp_path / "whole.gif")
+    monkeypatch.setattr(plots.film, "_TOGETHER", 4)
+    plots.write_gif(frames, tmp_path / "parts.gif")
+    wanted, got = shown(tmp_path / "whole.gif"), shown(tmp_path / "parts.gif")
+    assert sum(got[1]) == sum(wanted[1]) == 21 * 40
+    if kind == "still":
+        assert (np.stack(got[0]) == 255).all()
+    else:
+        assert got[1] == wanted[1]
+        np.testing.assert_array_equal(got[0], wanted[0])
+
+
+def test_a_short_film_is_what_pillow_makes_of_it(tmp_path: Path) -> None:
+    frames = [np.full((8, 8, 3), value, np.uint8) for value in (0, 90, 255)]
+    plots.write_gif(frames, tmp_path / "film.gif")
+    first, *others = [image.fromarray(frame) for frame in frames]
+    first.save(tmp_path / "other.gif", save_all=True, append_images=others, duration=40, loop=0)
+    assert (tmp_path / "film.gif").read_bytes() == (tmp_path / "other.gif").read_bytes()
+
+
+def test_a_long_film_needs_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots.film, "_TOGETHER", 8)
+    size = 100 * 150 * 3
+    film = plots.GifFilm()
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            film.add(np.full((100, 150, 3), number, np.uint8))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    film.write(tmp_path / "film.gif")
+    assert peak < 20 * size
+    with image.open(tmp_path / "film.gif") as written:
+        assert written.n_frames == 100
 
 
 def test_wide_films_are_made_smaller(tmp_path: Path) -> None:

@@ -348,21 +348,25 @@ def _film(run: _Run, envs: environments.Instances, path: str | os.PathLike[str])
     env = envs.envs[0]
     rate = float(env.metadata.get("render_fps") or _GIF_FRAMES_PER_SECOND)
     stride = max(1, round(rate / _GIF_FRAMES_PER_SECOND))
-    frames: list[npt.NDArray[np.uint8]] = []
+    film = plots.GifFilm(frames_per_second=rate / stride)
     calls = 0
-    last: Any = None
+    last: npt.NDArray[np.uint8] | None = None
+
+    def show(frame: npt.NDArray[np.uint8], where: str) -> None:
+        try:
+            film.add(frame)
+        except ValueError as error:  # of another size than the first one
+            raise environments.failure(envs.env_id, f"{where} when it was drawn", error) from error
 
     def watch() -> None:
         nonlocal calls, last
-        try:
-            last = env.render()
-        except Exception as error:
-            raise environments.failure(envs.env_id, "when it was drawn", error) from error
+        where = f"in step {calls}" if calls else "at reset"
+        last = environments.drawn(env, envs.env_id, where)
         if calls % stride == 0:
-            frames.append(np.asarray(last, dtype=np.uint8))
+            show(last, where)
         calls += 1
 
     run.play(0, 1, watch)
-    if (calls - 1) % stride:
-        frames.append(np.asarray(last, dtype=np.uint8))
-    plots.write_gif(frames, path, frames_per_second=rate / stride)
+    if (calls - 1) % stride and last is not None:
+        show(last, f"in step {calls - 1}")
+    film.write(path)
