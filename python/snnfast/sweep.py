@@ -23,7 +23,7 @@ from snnfast.conversion.scaling import check_percentile
 from snnfast.evaluation import EvaluationReport, evaluate
 from snnfast.learning import Replay
 from snnfast.shares import between, in_percent
-from snnfast.spec import check_choice, check_count
+from snnfast.spec import check_choice, check_count, check_seed
 
 #: Numbers of steps that are tried where none are given. Those of a layer where layers take turns.
 TIMESTEPS: dict[str, tuple[int, ...]] = {
@@ -206,6 +206,7 @@ def sweep(
     steps = None if timesteps is None else tuple(check_count("timesteps", t) for t in timesteps)
     shares = None if percentiles is None else tuple(check_percentile(p) for p in percentiles)
     check_count("episodes", episodes, minimum=0)
+    seed = check_seed(seed)
     check_replay("replay", replay)
     if held_out is not None:
         check_replay("held_out", held_out)
@@ -263,7 +264,7 @@ def sweep(
         env_id=env_id,
         replay_states=len(replay),
         seed=seed,
-        weight_grid=settings.get("weight_grid"),
+        weight_grid=None if settings.get("weight_grid") is None else int(settings["weight_grid"]),
     )
 
 
