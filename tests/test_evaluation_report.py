@@ -110,7 +110,7 @@ def test_the_table_is_aligned_and_says_units(spiking: EvaluationReport) -> None:
 def test_the_table_of_a_plain_agent_leaves_out_what_there_is_not(plain: EvaluationReport) -> None:
     text = str(plain)
     assert "1 episode of at most" in text
-    for word in ("spikes", "similarity", "compared", "sd ", "epsilon", "None", "nan"):
+    for word in ("spikes", "similarity", "compared", "sd ", "interval", "epsilon", "None", "nan"):
         assert word not in text
 
 

@@ -31,7 +31,8 @@ class EvaluationReport:
         lengths: environment steps of each episode, initial no-ops and repeated actions included.
         mean_return: mean of the returns.
         std_return: their sample standard deviation (ddof 1); 0.0 if there is only one episode.
-        return_interval: 95 % bootstrap interval of the mean return.
+        return_interval: 95 % bootstrap interval of the mean return; of only one episode both ends are its return, which
+            says nothing about others.
         decisions: how often the agent chose an action; random actions (epsilon) do not count.
         random_decisions: how often a random action was taken instead.
         episode_decisions: the decisions of each episode.
@@ -139,10 +140,10 @@ class EvaluationReport:
         """The report for a terminal: one line per quantity, with units and intervals."""
         rows: list[tuple[str, str, str]] = []
         interval = "95 % interval {} to {}".format
-        spread = f"sd {self.std_return:.1f}, " if self.episodes > 1 else ""
-        rows.append(
-            ("mean return", f"{self.mean_return:.1f}", spread + interval(*(f"{x:.1f}" for x in self.return_interval)))
-        )
+        spread = ""
+        if self.episodes > 1:  # one episode says nothing about others
+            spread = f"sd {self.std_return:.1f}, " + interval(*(f"{x:.1f}" for x in self.return_interval))
+        rows.append(("mean return", f"{self.mean_return:.1f}", spread))
         rows.append(("returns", f"{min(self.returns):.1f} to {max(self.returns):.1f}", "smallest and largest episode"))
         if self.similarity is not None and self.similarity_interval is not None:
             between = interval(*map(percent, self.similarity_interval))

@@ -161,7 +161,8 @@ def _returns(axes: Axes, name: str, report: ReportLike) -> None:
         episode, returns, "o", color=BLUE, markersize=4.5, alpha=0.8, markeredgewidth=0, zorder=4, label="one episode"
     )
     low, high = report.return_interval
-    axes.axhspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, zorder=1, label="95 % interval of the mean")
+    if len(returns) > 1:  # one episode says nothing about others
+        axes.axhspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, zorder=1, label="95 % interval of the mean")
     axes.axhline(report.mean_return, color=ORANGE, linewidth=1.6, zorder=5, label="mean return")
     axes.set_xlim(0, len(returns) + 1)
     style.count_along(axes, len(returns))

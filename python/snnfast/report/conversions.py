@@ -147,7 +147,8 @@ def _conversion_cards(
     if counted.certified is not None:
         cards.append(("Certified", percent(counted.certified), "of the decisions: nothing to come could change them"))
     if evaluation is not None:
-        spread = f"sd {evaluation.std_return:.1f} over {evaluation.episodes} episodes"
+        one = evaluation.episodes == 1  # which says nothing about others
+        spread = "one episode" if one else f"sd {evaluation.std_return:.1f} over {evaluation.episodes} episodes"
         if original is not None:
             spread += f"; the original {original.mean_return:,.1f}"
         cards.append(("Return", f"{evaluation.mean_return:,.1f}", spread))
