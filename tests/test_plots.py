@@ -18,6 +18,7 @@ import pytest
 from snnfast import SpikingNetwork, plots
 
 image = pytest.importorskip("PIL.Image")
+Text = pytest.importorskip("matplotlib.text").Text
 FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
 
 
@@ -207,6 +208,46 @@ def test_episodes_are_whole_and_counted_from_one(tmp_path: Path, figures: list[A
     plots.training_curve(*curve(n), None, tmp_path / "t.png")
     for figure in figures:
         assert figure.axes[0].get_xticks().tolist() == ticks
+
+
+def test_one_episode_has_no_interval(tmp_path: Path, figures: list[Any]) -> None:
+    plots.evaluation_plot({"one": report(1), "two": report(2)}, tmp_path / "e.png")
+    drawn = [axes.get_legend_handles_labels()[1] for axes in figures[0].axes[:2]]
+    assert ["95 % interval of the mean" in labels for labels in drawn] == [False, True]
+
+
+#: Names that matplotlib would read as formulas, or fail at.
+DOLLARS = (r"a$\frac$", "$$", "$x$", "5 $", r"\$a\$b$")
+ENDINGS = ("png", "svg", "png", "pdf", "png")
+
+
+@pytest.mark.parametrize(("name", "suffix"), list(zip(DOLLARS, ENDINGS, strict=True)))
+def test_names_are_shown_as_they_are(tmp_path: Path, figures: list[Any], name: str, suffix: str) -> None:
+    plots.evaluation_plot({name: report()}, tmp_path / f"e.{suffix}", title=name)
+    sim = simulation([4, 8, 2], "potential")
+    plots.raster(sim, tmp_path / f"r.{suffix}", outputs=[name, name], title=name)
+    plots.potential_map(sim, tmp_path / f"p.{suffix}", title=name, label=name)
+    plots.training_curve(*curve(120), None, tmp_path / f"t.{suffix}", title=name)
+    outputs = np.random.default_rng(0).normal(size=(2, 50, 2))
+    plots.output_errors(*outputs, tmp_path / f"o.{suffix}", outputs=[name, name], title=name)
+    plots.steps_histogram([1, 2, 3], tmp_path / f"s.{suffix}", title=name)
+    rows = [
+        types.SimpleNamespace(method=name, percentile=99.0, predicted=None, mean_steps=steps, spikes_per_decision=steps,
+                              states=100, similarity=0.9 + steps / 200, similarity_interval=(0.8, 0.97))
+        for steps in (4.0, 8.0)
+    ]  # fmt: skip
+    plots.sweep_plot(rows, tmp_path / f"w.{suffix}", title=name)
+    plots.percentile_plot(rows, tmp_path / f"c.{suffix}", title=name)
+    case = {"workload": name, "rate_wanted": 0.1, "batch": 1, "sizes": [4, 2], "timesteps": 3}
+    case["seconds"] = {"snnfast": {"times_faster_than_naive": 3.0}}
+    plots.benchmark_plot([case], tmp_path / f"b.{suffix}", title=name)
+    assert len(figures) == 9
+    for figure in figures:
+        texts = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+        seen = [text._preprocess_math(text.get_text()) for text in texts]
+        # Numbers along logarithmic axes are formulas of matplotlib's own.
+        assert {words for words, formula in seen if not formula or "mathdefault" not in words} >= {name}
+        assert all("mathdefault" in words for words, formula in seen if formula)
 
 
 def test_evaluation_plot_needs_a_report(tmp_path: Path) -> None:

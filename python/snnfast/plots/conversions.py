@@ -171,7 +171,7 @@ def _error_bars(axes: Any, error: npt.NDArray[np.float64], names: list[str]) -> 
         )
     axes.set_xscale("log")
     axes.set_xlim(smallest, highest)
-    axes.set_yticks(rows, names)
+    axes.set_yticks(rows, [style.plain(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.95)
     axes.set_xlabel("error of an output, in the policy's units")
     style.heading(axes, "How far off the outputs are", "so many states have a smaller error")
