@@ -80,6 +80,13 @@ def test_everything_is_there_and_readable(finished):
         assert (finished / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_table_of_a_run_does_not_call_nearly_all_decisions_all(finished):
+    results = json.loads((finished / "evaluation.json").read_text())
+    for preset, share in (("thesis", 0.99998), ("rate", 1.0)):
+        results["presets"][preset]["similarity"] = share
+    assert re.search(r"similarity +99\.998 % +100\.00 % ", cli_run.results_table(results))
+
+
 def test_evaluation_json(finished):
     def refuse(constant):
         raise AssertionError(f"not strict JSON: {constant}")

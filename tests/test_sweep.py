@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -90,6 +91,8 @@ def test_table_and_json(result: SweepResult) -> None:
     assert lines[0].split() == head
     assert len(lines) == 1 + len(result.rows) + len(result.skipped)
     assert f"{100 * result.rows[0].similarity:.3f}" in lines[1]
+    nearly = dataclasses.replace(result.rows[0], similarity=0.999998, similarity_interval=(0.9, 0.999999))
+    assert "99.9998  90.00 to 99.9999" in dataclasses.replace(result, rows=(nearly,)).table()
     kept = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert [row["similarity"] for row in kept["rows"]] == [row.similarity for row in result.rows]
     assert kept["skipped"][0]["reason"] == result.skipped[0].reason
