@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium as gym
@@ -117,8 +118,15 @@ class Hostile(Steps):
             raise OSError("will not start")
         return (observation * np.nan if self.how == "nan at reset" else observation), info
 
+    def close(self) -> None:
+        super().close()
+        if self.how == "close":
+            raise OSError("cannot let go")
+
     def step(self, action: Any) -> tuple[Any, Any, Any, bool, dict[str, Any]]:
         observation, reward, done, truncated, info = super().step(action)
+        if self.how == "rich":
+            reward = 1e308
         if self.t == 3:
             if self.how == "raises":
                 raise ZeroDivisionError("a bug of its own")
@@ -191,6 +199,23 @@ class FuseVector(gym.vector.VectorEnv[Any, Any, Any]):
         FuseVector.closed += 1
 
 
+class Blind(Steps):
+    """Knows nothing of drawing, not even the word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+class Painter(Steps):
+    """Draws what the test wants, by the number of the step."""
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
+    picture: ClassVar[Callable[[int], Any]]
+
+    def render(self) -> Any:
+        return Painter.picture(self.t)
+
+
 class Image(Counted):
     observation_space = spaces.Box(0, 255, (8, 8, 3), np.uint8)
 
@@ -203,9 +228,30 @@ class Torque(Counted):
     action_space = spaces.Box(-1, 1, (1,), np.float32)
 
 
-HOSTILE = ("raises", "nan", "huge", "words", "shape", "reward", "four", "reset", "nan at reset", "made")
+HOSTILE = (
+    "raises",
+    "nan",
+    "huge",
+    "words",
+    "shape",
+    "reward",
+    "four",
+    "reset",
+    "nan at reset",
+    "made",
+    "close",
+    "rich",
+)
 
-for _name, _class in (("Fuse", Fuse), ("Trace", Trace), ("Steps", Steps), ("Image", Image), ("Grid", Grid)):
+for _name, _class in (
+    ("Fuse", Fuse),
+    ("Trace", Trace),
+    ("Steps", Steps),
+    ("Image", Image),
+    ("Grid", Grid),
+    ("Blind", Blind),
+    ("Painter", Painter),
+):
     gym.register(f"snntest/{_name}-v0", _class, max_episode_steps=50)
 gym.register("snntest/Torque-v0", Torque)
 gym.register("snntest/Short-v0", Steps, max_episode_steps=7)
@@ -215,6 +261,8 @@ for _how in HOSTILE:
 for _mode in AutoresetMode:
     _vector: Any = functools.partial(FuseVector, mode=_mode)
     gym.register(f"snntest/Vector-{_mode.name}-v0", Fuse, vector_entry_point=_vector, max_episode_steps=50)
+_vector = functools.partial(FuseVector, mode=AutoresetMode.DISABLED)
+gym.register("snntest/Vector-only-v0", vector_entry_point=_vector, max_episode_steps=50)
 for _bad in ("raises", "nan", "reward", "shape", "late nan"):
     _vector = functools.partial(FuseVector, mode=AutoresetMode.NEXT_STEP, bad=_bad)
     gym.register(f"snntest/Vector-{_bad.replace(' ', '-')}-v0", Fuse, vector_entry_point=_vector)

@@ -80,6 +80,13 @@ def test_everything_is_there_and_readable(finished):
         assert (finished / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_table_of_a_run_does_not_call_nearly_all_decisions_all(finished):
+    results = json.loads((finished / "evaluation.json").read_text())
+    for preset, share in (("thesis", 0.99998), ("rate", 1.0)):
+        results["presets"][preset]["similarity"] = share
+    assert re.search(r"similarity +99\.998 % +100\.00 % ", cli_run.results_table(results))
+
+
 def test_evaluation_json(finished):
     def refuse(constant):
         raise AssertionError(f"not strict JSON: {constant}")
@@ -112,7 +119,7 @@ def test_the_closing_table(tmp_path, capsys):
     for words in ("1/4 training", "2/4 recording", "3/4 converting", "4/4 evaluating"):
         assert words in out
     assert re.search(r"original +thesis +rate", out)
-    assert re.search(r"similarity +\d+\.\d\d % +\d+\.\d\d % +share of decisions", out)
+    assert re.search(r"similarity +\d+\.\d\d+ % +\d+\.\d\d+ % +share of decisions", out)
     assert f"files in {tmp_path / 'cartpole'}" in out
     assert "training.png" not in out.split("files in")[1].replace("training.png is the picture", "")
 

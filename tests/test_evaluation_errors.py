@@ -219,7 +219,69 @@ def test_a_gif_without_pillow_is_refused_before_any_computing(monkeypatch: pytes
 
 def test_an_environment_that_cannot_be_drawn_after_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(environments.Fuse, "render", lambda self: 1 / 0)
-    with pytest.raises(RuntimeError, match="'snntest/Fuse-v0' failed when it was drawn: ZeroDivisionError"):
+    with pytest.raises(RuntimeError, match="'snntest/Fuse-v0' failed at reset when it was drawn: ZeroDivisionError"):
         evaluate("snntest/Fuse-v0", stay, episodes=2, gif=tmp_path / "x.gif")
     assert list(tmp_path.iterdir()) == []
     assert environments.Counted.made == environments.Counted.closed
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"),
+    [
+        (lambda t: None, "must be drawn as numbers from 0 to 255 of shape .*, got None at reset"),
+        (lambda t: np.zeros((4, 4), np.uint8), r"got uint8 of shape \(4, 4\) at reset"),
+        (lambda t: np.zeros((4, 4, 3)) - (t > 2), r"numbers from 0 to 255 .* in step 3"),
+        (lambda t: None if t == 3 else np.zeros((4, 4, 3), np.uint8), "got None in step 3"),
+        (lambda t: np.zeros((4, 4, 3 // (t != 3)), np.uint8), "failed in step 3 when it was drawn: ZeroDivisionError"),
+        (lambda t: np.zeros((4 + t // 3, 4, 3), np.uint8), "failed in step 3 when it was drawn: .*of one size"),
+    ],
+)
+def test_what_is_no_picture(picture: Any, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setattr(environments.Painter, "picture", picture, raising=False)
+    with pytest.raises(RuntimeError, match=f"environment 'snntest/Painter-v0' .*{words}"):
+        evaluate("snntest/Painter-v0", stay, episodes=2, gif=tmp_path / "x.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("env_id", "words"),
+    [("snntest/Painter-v0", "got None at reset"), ("snntest/Blind-v0", "cannot be drawn in mode 'rgb_array'")],
+)
+def test_what_cannot_be_drawn_is_refused_before_playing(
+    env_id: str, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    monkeypatch.setattr(environments.Painter, "picture", lambda t: None, raising=False)
+    with pytest.raises((RuntimeError, ValueError), match=words):
+        evaluate(env_id, lambda x: pytest.fail("asked"), gif=tmp_path / "x.gif")
+
+
+def test_a_folder_in_the_place_of_a_gif_is_refused_before_playing(tmp_path: Any) -> None:
+    (tmp_path / "x.gif").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"gif must be the name of a file, .*x\.gif' is a folder"):
+        evaluate("snntest/Fuse-v0", lambda x: pytest.fail("asked"), gif=tmp_path / "x.gif")
+
+
+def test_an_environment_that_does_not_know_render_mode_is_played() -> None:
+    assert evaluate("snntest/Blind-v0", stay, episodes=3).lengths == (20, 20, 20)
+
+
+def test_a_failure_to_close_loses_no_evaluation() -> None:
+    with pytest.warns(
+        RuntimeWarning, match="environment 'snntest/Hostile-close-v0' failed when it was closed: OSError"
+    ):
+        report = evaluate("snntest/Hostile-close-v0", stay, episodes=3)
+    assert report.lengths == (20, 20, 20)
+    assert environments.Counted.made == environments.Counted.closed == 3
+
+
+def test_a_vectorised_environment_that_never_restarts_says_what_is_required() -> None:
+    words = "'snntest/Vector-only-v0' must restart finished episodes by itself .*NEXT_STEP.*DISABLED"
+    with pytest.raises(ValueError, match=words):
+        evaluate("snntest/Vector-only-v0", lambda x: pytest.fail("asked"), episodes=3)
+    assert environments.FuseVector.closed == 1
+
+
+def test_rewards_beyond_a_standard_deviation_are_refused() -> None:
+    words = r"'snntest/Hostile-rich-v0' must give rewards that add up to at most 1e\+150 .*1e\+308 by step 1"
+    with pytest.raises(RuntimeError, match=words):
+        evaluate("snntest/Hostile-rich-v0", stay, episodes=3)

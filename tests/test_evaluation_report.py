@@ -110,8 +110,20 @@ def test_the_table_is_aligned_and_says_units(spiking: EvaluationReport) -> None:
 def test_the_table_of_a_plain_agent_leaves_out_what_there_is_not(plain: EvaluationReport) -> None:
     text = str(plain)
     assert "1 episode of at most" in text
-    for word in ("spikes", "similarity", "compared", "sd ", "epsilon", "None", "nan"):
+    for word in ("spikes", "similarity", "compared", "sd ", "interval", "epsilon", "None", "nan"):
         assert word not in text
+
+
+def test_one_decision_of_many_that_differs_is_seen(spiking: EvaluationReport) -> None:
+    nearly = dataclasses.replace(
+        spiking, similarity=0.99998, similarity_interval=(0.9, 0.999999), certified_share=0.999999, saturated_share=1e-6
+    )
+    text = nearly.table()
+    assert "99.998 %  equal decisions, 95 % interval 90.00 % to 99.9999 %" in text
+    assert "99.9999 %  of the decisions" in text
+    assert "0.0001 %  of the decisions, never certified" in text
+    assert "100.00 %" not in text
+    assert "100.00 %" in dataclasses.replace(spiking, similarity=1.0).table()
 
 
 # Steps, exits and certificates ----------------------------------------------------------------------------------------

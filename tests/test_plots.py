@@ -7,6 +7,7 @@ import builtins
 import itertools
 import subprocess
 import sys
+import tracemalloc
 import types
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from snnfast import SpikingNetwork, plots
 
 image = pytest.importorskip("PIL.Image")
+Text = pytest.importorskip("matplotlib.text").Text
 FigureCanvasAgg = pytest.importorskip("matplotlib.backends.backend_agg").FigureCanvasAgg
 
 
@@ -167,6 +169,16 @@ def test_evaluation_plot(tmp_path: Path, figures: list[Any], title: str | None) 
     assert figure.axes[2].get_ylabel() == "running similarity / %"
 
 
+def test_a_heading_does_not_call_nearly_all_decisions_all(tmp_path: Path, figures: list[Any]) -> None:
+    given = report(1)
+    given.similarity, given.similarity_interval = 0.99998, (0.9, 0.999999)
+    given.episode_decisions, given.episode_agreements = [50_000], [49_999]
+    plots.evaluation_plot({"rate": given}, tmp_path / "evaluation.png")
+    axes = figures[0].axes[1]
+    assert axes.get_title(loc="left") == "similarity 99.998 %"
+    assert axes.get_title(loc="right") == "95 %: 90.00 to 99.9999"
+
+
 def test_evaluation_plot_without_comparison(tmp_path: Path, figures: list[Any]) -> None:
     plots.evaluation_plot({"a": report(similarity=False)}, tmp_path / "one.png")
     check_picture(tmp_path / "one.png", figures[0])
@@ -196,6 +208,46 @@ def test_episodes_are_whole_and_counted_from_one(tmp_path: Path, figures: list[A
     plots.training_curve(*curve(n), None, tmp_path / "t.png")
     for figure in figures:
         assert figure.axes[0].get_xticks().tolist() == ticks
+
+
+def test_one_episode_has_no_interval(tmp_path: Path, figures: list[Any]) -> None:
+    plots.evaluation_plot({"one": report(1), "two": report(2)}, tmp_path / "e.png")
+    drawn = [axes.get_legend_handles_labels()[1] for axes in figures[0].axes[:2]]
+    assert ["95 % interval of the mean" in labels for labels in drawn] == [False, True]
+
+
+#: Names that matplotlib would read as formulas, or fail at.
+DOLLARS = (r"a$\frac$", "$$", "$x$", "5 $", r"\$a\$b$")
+ENDINGS = ("png", "svg", "png", "pdf", "png")
+
+
+@pytest.mark.parametrize(("name", "suffix"), list(zip(DOLLARS, ENDINGS, strict=True)))
+def test_names_are_shown_as_they_are(tmp_path: Path, figures: list[Any], name: str, suffix: str) -> None:
+    plots.evaluation_plot({name: report()}, tmp_path / f"e.{suffix}", title=name)
+    sim = simulation([4, 8, 2], "potential")
+    plots.raster(sim, tmp_path / f"r.{suffix}", outputs=[name, name], title=name)
+    plots.potential_map(sim, tmp_path / f"p.{suffix}", title=name, label=name)
+    plots.training_curve(*curve(120), None, tmp_path / f"t.{suffix}", title=name)
+    outputs = np.random.default_rng(0).normal(size=(2, 50, 2))
+    plots.output_errors(*outputs, tmp_path / f"o.{suffix}", outputs=[name, name], title=name)
+    plots.steps_histogram([1, 2, 3], tmp_path / f"s.{suffix}", title=name)
+    rows = [
+        types.SimpleNamespace(method=name, percentile=99.0, predicted=None, mean_steps=steps, spikes_per_decision=steps,
+                              states=100, similarity=0.9 + steps / 200, similarity_interval=(0.8, 0.97))
+        for steps in (4.0, 8.0)
+    ]  # fmt: skip
+    plots.sweep_plot(rows, tmp_path / f"w.{suffix}", title=name)
+    plots.percentile_plot(rows, tmp_path / f"c.{suffix}", title=name)
+    case = {"workload": name, "rate_wanted": 0.1, "batch": 1, "sizes": [4, 2], "timesteps": 3}
+    case["seconds"] = {"snnfast": {"times_faster_than_naive": 3.0}}
+    plots.benchmark_plot([case], tmp_path / f"b.{suffix}", title=name)
+    assert len(figures) == 9
+    for figure in figures:
+        texts = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+        seen = [text._preprocess_math(text.get_text()) for text in texts]
+        # Numbers along logarithmic axes are formulas of matplotlib's own.
+        assert {words for words, formula in seen if not formula or "mathdefault" not in words} >= {name}
+        assert all("mathdefault" in words for words, formula in seen if formula)
 
 
 def test_evaluation_plot_needs_a_report(tmp_path: Path) -> None:
@@ -280,6 +332,66 @@ def test_write_gif(tmp_path: Path) -> None:
             assert film.info["duration"] == 80
             assert np.abs(np.asarray(film.convert("RGB")).astype(int) - 10 * i).max() <= 2
     assert list(tmp_path.iterdir()) == [tmp_path / "film.gif"]
+
+
+def shown(path: Path) -> tuple[list[Any], list[int]]:
+    """The pictures of a film as they are seen, and for how long each."""
+    with image.open(path) as film:
+        assert film.info["loop"] == 0
+        pictures, times = [], []
+        for number in range(film.n_frames):
+            film.seek(number)
+            pictures.append(np.asarray(film.convert("RGB")))
+            times.append(film.info["duration"])
+    return pictures, times
+
+
+@pytest.mark.parametrize("kind", ["few colours", "many colours", "grey", "still"])
+def test_a_film_encoded_in_parts_shows_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    rng = np.random.default_rng(0)
+    frames = [np.full((24, 30, 3), 255, np.uint8) for _ in range(21)]
+    for number, frame in enumerate(frames):
+        if kind == "few colours":
+            frame[4:9, number : number + 5] = (number * 10, 50, 200)
+        elif kind == "many colours":
+            frame[:] = rng.integers(0, 256, frame.shape)
+        elif kind == "grey":
+            frame[:] = rng.integers(0, 256, (24, 30, 1))
+    plots.write_gif(frames, tmp_path / "whole.gif")
+    monkeypatch.setattr(plots.film, "_TOGETHER", 4)
+    plots.write_gif(frames, tmp_path / "parts.gif")
+    wanted, got = shown(tmp_path / "whole.gif"), shown(tmp_path / "parts.gif")
+    assert sum(got[1]) == sum(wanted[1]) == 21 * 40
+    if kind == "still":
+        assert (np.stack(got[0]) == 255).all()
+    else:
+        assert got[1] == wanted[1]
+        np.testing.assert_array_equal(got[0], wanted[0])
+
+
+def test_a_short_film_is_what_pillow_makes_of_it(tmp_path: Path) -> None:
+    frames = [np.full((8, 8, 3), value, np.uint8) for value in (0, 90, 255)]
+    plots.write_gif(frames, tmp_path / "film.gif")
+    first, *others = [image.fromarray(frame) for frame in frames]
+    first.save(tmp_path / "other.gif", save_all=True, append_images=others, duration=40, loop=0)
+    assert (tmp_path / "film.gif").read_bytes() == (tmp_path / "other.gif").read_bytes()
+
+
+def test_a_long_film_needs_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots.film, "_TOGETHER", 8)
+    size = 100 * 150 * 3
+    film = plots.GifFilm()
+    tracemalloc.start()
+    try:
+        for number in range(100):
+            film.add(np.full((100, 150, 3), number, np.uint8))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    film.write(tmp_path / "film.gif")
+    assert peak < 20 * size
+    with image.open(tmp_path / "film.gif") as written:
+        assert written.n_frames == 100
 
 
 def test_wide_films_are_made_smaller(tmp_path: Path) -> None:

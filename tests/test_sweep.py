@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -89,9 +91,22 @@ def test_table_and_json(result: SweepResult) -> None:
     assert lines[0].split() == head
     assert len(lines) == 1 + len(result.rows) + len(result.skipped)
     assert f"{100 * result.rows[0].similarity:.3f}" in lines[1]
+    nearly = dataclasses.replace(result.rows[0], similarity=0.999998, similarity_interval=(0.9, 0.999999))
+    assert "99.9998  90.00 to 99.9999" in dataclasses.replace(result, rows=(nearly,)).table()
     kept = json.loads(json.dumps(result.as_dict(), allow_nan=False))
     assert [row["similarity"] for row in kept["rows"]] == [row.similarity for row in result.rows]
     assert kept["skipped"][0]["reason"] == result.skipped[0].reason
+
+
+def test_numbers_of_numpy_are_json_too(states: tuple[Replay, Replay]) -> None:
+    found = sweep(
+        POLICY, states[0], methods=["rate"], timesteps=[8], episodes=1, max_steps=5,
+        seed=np.int64(3), weight_grid=np.int64(12),
+    )  # fmt: skip
+    kept = json.loads(json.dumps(found.as_dict(), allow_nan=False))
+    assert (kept["seed"], kept["weight_grid"]) == (3, 12)
+    with pytest.raises(ValueError, match="seed must be from 0"):
+        sweep(POLICY, states[0], methods=["rate"], seed=-1)
 
 
 def test_without_held_out_states_the_last_episodes_are_kept_back(states: tuple[Replay, Replay]) -> None:

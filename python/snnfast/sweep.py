@@ -22,7 +22,8 @@ from snnfast.conversion.presets import get_preset
 from snnfast.conversion.scaling import check_percentile
 from snnfast.evaluation import EvaluationReport, evaluate
 from snnfast.learning import Replay
-from snnfast.spec import check_choice, check_count
+from snnfast.shares import between, in_percent
+from snnfast.spec import check_choice, check_count, check_seed
 
 #: Numbers of steps that are tried where none are given. Those of a layer where layers take turns.
 TIMESTEPS: dict[str, tuple[int, ...]] = {
@@ -137,15 +138,14 @@ class SweepResult:
         head += ["predicted"] * predicted + ["steps", "spikes"] + ["on-policy", "return"] * played
         body = []
         for row in self.rows:
-            low, high = row.similarity_interval
-            cells = [row.method, f"{row.timesteps}", f"{row.percentile:g}", f"{100 * row.similarity:.3f}"]
-            cells.append(f"{100 * low:.2f} to {100 * high:.2f}")
+            cells = [row.method, f"{row.timesteps}", f"{row.percentile:g}", in_percent(row.similarity, 3)]
+            cells.append(between(row.similarity_interval))
             if predicted:
-                cells.append("" if row.predicted is None else f"{100 * row.predicted:.3f}")
+                cells.append("" if row.predicted is None else in_percent(row.predicted, 3))
             cells += [f"{row.mean_steps:.2f}", f"{row.spikes_per_decision:.1f}"]
             if played and row.on_policy is not None:
                 alike = row.on_policy.similarity
-                cells += ["" if alike is None else f"{100 * alike:.3f}", f"{row.on_policy.mean_return:.1f}"]
+                cells += ["" if alike is None else in_percent(alike, 3), f"{row.on_policy.mean_return:.1f}"]
             body.append(cells)
         widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
         lines = [
@@ -206,6 +206,7 @@ def sweep(
     steps = None if timesteps is None else tuple(check_count("timesteps", t) for t in timesteps)
     shares = None if percentiles is None else tuple(check_percentile(p) for p in percentiles)
     check_count("episodes", episodes, minimum=0)
+    seed = check_seed(seed)
     check_replay("replay", replay)
     if held_out is not None:
         check_replay("held_out", held_out)
@@ -263,7 +264,7 @@ def sweep(
         env_id=env_id,
         replay_states=len(replay),
         seed=seed,
-        weight_grid=settings.get("weight_grid"),
+        weight_grid=None if settings.get("weight_grid") is None else int(settings["weight_grid"]),
     )
 
 

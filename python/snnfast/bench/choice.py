@@ -17,6 +17,7 @@ from snnfast.conversion import convert
 from snnfast.conversion.choice import Choice, TargetNotReached
 from snnfast.conversion.presets import Budget
 from snnfast.evaluation import evaluate
+from snnfast.shares import in_percent
 
 TARGETS = (0.99, 0.999)
 
@@ -108,7 +109,7 @@ def _line(row: dict[str, Any]) -> str:
         return f"{head}{row['refused']}"
     kept = " ".join(f"{name}={value}" for name, value in row["settings"].items() if value is not None)
     return (
-        f"{head}{100 * row['similarity']:>9.3f} % {row['mean_steps']:>8.2f} {row['spikes_per_decision']:>8.1f} "
+        f"{head}{in_percent(row['similarity'], 3):>9} % {row['mean_steps']:>8.2f} {row['spikes_per_decision']:>8.1f} "
         f"{row['tried']:>6} {row['seconds']:>8.2f}  {kept}{'' if row['met'] else '  MISSED'}"
     )
 

@@ -23,6 +23,7 @@ from snnfast.conversion import convert
 from snnfast.conversion.prediction import predict_similarity
 from snnfast.evaluation import EvaluationReport, evaluate
 from snnfast.network import SpikingNetwork
+from snnfast.shares import in_percent, percent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,9 +249,9 @@ _HEADER = (
 def _line(name: str, row: dict[str, Any]) -> str:
     share = row["certified_share"]
     return (
-        f"{name:<20} {100 * row['similarity']:>9.3f} % {100 * row['predicted']:>9.3f} % "
+        f"{name:<20} {in_percent(row['similarity'], 3):>9} % {in_percent(row['predicted'], 3):>9} % "
         f"{row['mean_return']:>8.1f} {row['mean_steps']:>8.2f} "
-        f"{row['spikes_per_decision']:>8.1f} {'' if share is None else f'{100 * share:.2f} %':>11} "
+        f"{row['spikes_per_decision']:>8.1f} {'' if share is None else percent(share):>11} "
         f"{row['evaluation_seconds']:>8.2f}"
     )
 
@@ -273,15 +274,16 @@ def table(result: dict[str, Any]) -> str:
         met = sum(target["met"] for target in targets)
         verdict = "" if not targets else "all met" if met == len(targets) else f"{met} of {len(targets)} met"
         lines.append(
-            f"{name:<20} {100 * row['similarity']['mean']:>9.3f} % {100 * row['similarity']['min']:>8.3f} % "
+            f"{name:<20} {in_percent(row['similarity']['mean'], 3):>9} % "
+            f"{in_percent(row['similarity']['min'], 3):>8} % "
             f"{row['mean_steps']['mean']:>8.2f} {row['spikes_per_decision']['mean']:>8.1f} "
             f"{_points(row['prediction_error']):>18}  {verdict}".rstrip()
         )
     longer = [
-        f"{name}, seed {row['seed']}: {100 * row['predicted']:.3f} % predicted, "
-        f"{100 * row['similarity']:.3f} % measured, "
+        f"{name}, seed {row['seed']}: {percent(row['predicted'], 3)} predicted, "
+        f"{percent(row['similarity'], 3)} measured, "
         f"unsure by {50 * (row['similarity_interval'][1] - row['similarity_interval'][0]):.2f} points either way; "
-        f"{100 * row['longer']['similarity']:.3f} % over {row['longer']['episodes']} other episodes"
+        f"{percent(row['longer']['similarity'], 3)} over {row['longer']['episodes']} other episodes"
         for name, recipe in found.items()
         for row in recipe["seeds"]
         if row["longer"]

@@ -23,6 +23,7 @@ from snnfast.bench.peers import PEERS, check_peer
 from snnfast.bench.rivals import CarefulTorch, NaiveTorch
 from snnfast.bench.timing import Timing, best_ratio, paired_ratio, time_paired
 from snnfast.bench.workloads import OTHER_RATES, SHAPES, USUAL_RATE, Rate, Shape, Workload, make_workload
+from snnfast.shares import percent
 
 QUICK_SHAPES = {"tiny": Shape((4, 16, 16, 2), 100, (1, 256), 256)}
 #: Rounding moves a few spikes between orders of summation; more differing samples than this are a mistake.
@@ -296,7 +297,7 @@ def case_table(case: dict[str, Any]) -> str:
         note = "same result" if t["same"] else "DIFFERS"
         lines.append(
             f"{_row(name, t)} {ratio:>17} {'':>17}   snnfast {number(t['times_slower_than_snnfast'])} x faster; "
-            f"{note}: {100 * t['samples_equal']:.1f} % of potentials, {100 * t['decisions_equal']:.1f} % of decisions"
+            f"{note}: {100 * t['samples_equal']:.1f} % of potentials, {percent(t['decisions_equal'], 1)} of decisions"
         )
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from snnfast.bench.machine import provenance
 from snnfast.bench.policies import Holding, Protocol, cache_folder, default_cache, holding
 from snnfast.conversion import convert
 from snnfast.evaluation import evaluate
+from snnfast.shares import in_percent
 
 
 def run(
@@ -76,8 +77,9 @@ _HEADER = (
 
 def _line(row: dict[str, Any]) -> str:
     return (
-        f"{row['seed']:>5} {100 * row['similarity']:>9.3f} % {row['mean_return']:>8.1f} {row['original_return']:>9.1f} "
-        f"{row['relative_return']:>9.4f} {row['spikes_per_decision']:>8.1f} {row['training']['episodes']:>5} episodes"
+        f"{row['seed']:>5} {in_percent(row['similarity'], 3):>9} % {row['mean_return']:>8.1f} "
+        f"{row['original_return']:>9.1f} {row['relative_return']:>9.4f} "
+        f"{row['spikes_per_decision']:>8.1f} {row['training']['episodes']:>5} episodes"
     )
 
 
@@ -86,7 +88,7 @@ def summary(result: dict[str, Any]) -> str:
     lines = []
     for name in ("mean", "min", "max"):
         lines.append(
-            f"{name:>5} {100 * result['similarity'][name]:>9.3f} % {'':>8} {'':>9} "
+            f"{name:>5} {in_percent(result['similarity'][name], 3):>9} % {'':>8} {'':>9} "
             f"{result['relative_return'][name]:>9.4f} {result['spikes_per_decision'][name]:>8.1f}"
         )
     tried = len(result["seeds"]) + len(result["failed_seeds"])

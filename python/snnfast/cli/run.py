@@ -25,6 +25,7 @@ from snnfast.info import versions
 from snnfast.learning import Replay, load_policy, make_policy, record_replay, save_policy, train_policy_gradient
 from snnfast.network import SpikingNetwork
 from snnfast.runs import CONFIG, Mode, RunFolder, check_name, open_run, to_json
+from snnfast.shares import percent
 
 PRESETS = ("thesis", "rate")
 #: Everything that has a part in the numbers.
@@ -422,8 +423,8 @@ def results_table(results: Mapping[str, Any]) -> str:
     columns = {"original": original, **presets}
     limit, episodes = original["max_steps"], original["episodes"]
 
-    def percent(report: Mapping[str, Any]) -> str:
-        return "" if report["similarity"] is None else f"{100 * report['similarity']:.2f} %"
+    def similarity(report: Mapping[str, Any]) -> str:
+        return "" if report["similarity"] is None else percent(report["similarity"])
 
     def number(key: str, pattern: str) -> Callable[[Mapping[str, Any]], str]:
         return lambda report: "" if report[key] is None else format(report[key], pattern)
@@ -435,7 +436,7 @@ def results_table(results: Mapping[str, Any]) -> str:
             f"how well it plays: the best is {limit}, over {episodes} episodes",
         ),
         ("sd of returns", number("std_return", ".1f"), "how much that varies from episode to episode"),
-        ("similarity", percent, "share of decisions that are the original's, on the same states"),
+        ("similarity", similarity, "share of decisions that are the original's, on the same states"),
         ("decisions", number("decisions", ",d"), "that many were compared"),
         ("time steps", number("timesteps", "d"), "T, simulated for each decision"),
         ("spikes", number("spikes_per_decision", ",.0f"), "per decision, all neurons and time steps together"),

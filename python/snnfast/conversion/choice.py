@@ -25,6 +25,7 @@ from snnfast.conversion.hidden import clipped_activations
 from snnfast.conversion.presets import PRESETS, Budget
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
+from snnfast.shares import percent
 from snnfast.spec import check_choice, check_float
 
 #: Families in the order in which they are tried: a preset, the option that makes it finer, and its values.
@@ -123,7 +124,7 @@ class Choice:
         rows = [head]
         for i, row in enumerate(self.tried):
             mark = "->" if i == self.chosen else "" if row.met else "no"
-            cells = [mark, _words(row.settings), f"{100 * row.similarity:.3f} %", f"{100 * row.interval[0]:.3f} %"]
+            cells = [mark, _words(row.settings), percent(row.similarity, 3), percent(row.interval[0], 3)]
             cells += [f"{row.mean_steps:.2f}", f"{row.spikes:.1f}"]
             rows.append(cells + ([] if row.latency is None else [f"{1e6 * row.latency:.2f} us"]))
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
@@ -366,15 +367,15 @@ def _check_states(target: float, held_out: HeldOut) -> None:
     if most < target:
         raise ValueError(
             f"target_similarity={target:.10g} needs more states: even if no decision of the {n:,} held-out ones "
-            f"differed, that would show {100 * most:.3f} % with 95 % certainty. Record a larger replay"
+            f"differed, that would show {percent(most, 3)} with 95 % certainty. Record a larger replay"
         )
 
 
 def _not_reached(choice: Choice, closest: Tried) -> str:
     return (
         f"target_similarity={choice.target:.10g} is not met: of {len(choice.tried)} networks tried the best, "
-        f"{_words(closest.settings)}, decides like the policy in {100 * closest.similarity:.3f} % of {choice.states:,} "
-        f"held-out states (with 95 % certainty in at least {100 * closest.interval[0]:.3f} %). It is this error's "
+        f"{_words(closest.settings)}, decides like the policy in {percent(closest.similarity, 3)} of {choice.states:,} "
+        f"held-out states (with 95 % certainty in at least {percent(closest.interval[0], 3)}). It is this error's "
         "`best`, the table its `choice`; a larger replay narrows the interval"
     )
 

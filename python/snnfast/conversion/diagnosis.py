@@ -33,6 +33,7 @@ from snnfast.conversion.rebuilding import rebuilt
 from snnfast.conversion.scaling import Float64Array, activations
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
+from snnfast.shares import rough_percent
 
 #: An activation this little beyond its range is rounding (weights are float32), not an excess.
 _ROUNDING = 1e-5
@@ -122,14 +123,14 @@ class Diagnosis:
                 f"{layer.dead}",
                 f"{layer.silent}",
                 f"{layer.saturated}",
-                _percent(layer.saturated_states),
-                _percent(layer.error),
-                _percent(layer.largest_error),
+                rough_percent(layer.saturated_states),
+                rough_percent(layer.error),
+                rough_percent(layer.largest_error),
             )
             for number, layer in enumerate(self.layers, start=1)
         ]
         stages = [
-            (stage.name, _percent(stage.differing), f"{stage.error:.3g}", f"{stage.largest_error:.3g}")
+            (stage.name, rough_percent(stage.differing), f"{stage.error:.3g}", f"{stage.largest_error:.3g}")
             for stage in self.stages
         ]
         return "\n".join(
@@ -239,7 +240,7 @@ def _advice(
     }
     sentences = []
     for cause in sorted((c for c in causes if causes[c] >= _WORTH_A_WORD), key=lambda c: -causes[c]):
-        share = _percent(causes[cause])
+        share = rough_percent(causes[cause])
         if cause == "weights":
             assert bits is not None
             ways = "" if bits == MAX_BITS else f"raise weight_grid from {bits} to {min(MAX_BITS, bits + 2)}, or "
@@ -262,8 +263,9 @@ def _advice(
     beyond = any(layer.saturated or layer.below for layer in layers)
     if beyond and causes["ranges"] < _WORTH_A_WORD:
         sentences.append(
-            f"the neurons' ranges cut activations off, which by itself makes {_percent(max(0.0, causes['ranges']))} of "
-            "the decisions differ: it matters for the outputs, and for a certified exit"
+            f"the neurons' ranges cut activations off, which by itself makes "
+            f"{rough_percent(max(0.0, causes['ranges']))} of the decisions differ: it "
+            "matters for the outputs, and for a certified exit"
         )
     for number, layer in enumerate(layers, start=1):
         sentences += _layer_advice(number, layer, settings)
@@ -272,7 +274,7 @@ def _advice(
         sentences.append(
             "nothing to change: every decision is the policy's"
             if differing == 0
-            else f"nothing to change: {_percent(differing)} of the decisions differ, and no stage stands out"
+            else f"nothing to change: {rough_percent(differing)} of the decisions differ, and no stage stands out"
         )
     return tuple(sentences)
 
@@ -300,15 +302,15 @@ def _layer_advice(number: int, layer: LayerDiagnosis, settings: dict[str, Any]) 
     if layer.saturated:
         words = (
             f"layer {number}: {layer.saturated} of {layer.neurons} neurons exceed{'s' * (layer.saturated == 1)} "
-            f"{'its' if layer.saturated == 1 else 'their'} range in {_percent(layer.saturated_states)} of the states, "
-            f"by a factor of up to {layer.excess:.3g}: "
+            f"{'its' if layer.saturated == 1 else 'their'} range in {rough_percent(layer.saturated_states)} of the "
+            f"states, by a factor of up to {layer.excess:.3g}: "
         )
         found.append(words + _wider(layer, settings))
     if layer.below:
         found.append(
             f"layer {number}: {layer.below} of {layer.neurons} neurons fall{'s' * (layer.below == 1)} below "
-            f"{'its' if layer.below == 1 else 'their'} range in {_percent(layer.below_states)} of the states: raise "
-            "percentile, or use shift=False"
+            f"{'its' if layer.below == 1 else 'their'} range in {rough_percent(layer.below_states)} of the states: "
+            "raise percentile, or use shift=False"
         )
     if layer.silent:
         found.append(
@@ -333,10 +335,6 @@ def _wider(layer: LayerDiagnosis, settings: dict[str, Any]) -> str:
     if settings["scaling"] == "neuron" and headroom <= _MOST_HEADROOM:
         ways.append(f"raise headroom from {settings['headroom']:g} to {headroom:g}")
     return ", or ".join(ways or ["convert with a larger replay, which has states like these"])
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

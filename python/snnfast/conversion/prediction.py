@@ -39,6 +39,7 @@ from snnfast.conversion.rebuilding import bound_to_steps, rebuilt
 from snnfast.conversion.scaling import Float64Array, activations
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
+from snnfast.shares import between, percent
 from snnfast.spec import MAX_TIMESTEPS, FloatArray, check_count
 
 #: Shares of the states of which an error is told.
@@ -153,16 +154,16 @@ class SimilarityPrediction:
     def __str__(self) -> str:
         low, high = self.interval
         lines = [
-            f"similarity {100 * self.similarity:.3f} %, 95 % interval {100 * low:.3f} to {100 * high:.3f} %",
+            f"similarity {percent(self.similarity, 3)}, 95 % interval {between(self.interval, 3)} %",
             f"counted on {self.states:,} states of {self.episodes} episode{'s' * (self.episodes != 1)}: "
-            f"{100 * self.counted:.3f} %"
+            f"{percent(self.counted, 3)}"
             + (
                 ""
                 if self.closed_loop is None
                 else f"; on states that it would meet itself, as the recorded transitions tell: "
-                f"{100 * self.closed_loop:.3f} %"
+                f"{percent(self.closed_loop, 3)}"
             ),
-            f"theory says {100 * self.theory:.3f} %: the lead's density at 0 is {self.density:.4g}, its error "
+            f"theory says {percent(self.theory, 3)}: the lead's density at 0 is {self.density:.4g}, its error "
             f"{self.error:.3g}, of which the neurons' ranges make {self.clipping_error:.3g}"
             + ("" if self.rounding_error is None else f", and weights on a grid {self.rounding_error:.3g}"),
         ]
@@ -174,7 +175,7 @@ class SimilarityPrediction:
             )
             further = (2 * self.timesteps) if self.growth == "power" else self.timesteps + 2
             lines.append(
-                f"the rest of the error falls {law}; expected with T={further}: {100 * self.extrapolate(further):.3f} %"
+                f"the rest of the error falls {law}; expected with T={further}: {percent(self.extrapolate(further), 3)}"
             )
         half = (high - low) / 2
         if half > _WIDE:

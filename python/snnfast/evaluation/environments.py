@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode
 
-from snnfast.environments import check_spaces, make_vectorised
+from snnfast.environments import check_spaces, failed, make_vectorised
 from snnfast.spec import FloatArray
 
 Bools = npt.NDArray[np.bool_]
@@ -27,6 +30,8 @@ Doubles = npt.NDArray[np.float64]
 #: Episodes side by side unless the caller says otherwise. More would save nothing but the agent's overhead per call.
 MOST_VECTORISED = 1024
 MOST_INSTANCES = 256
+#: A return above this has no standard deviation in float64: its square overflows.
+LARGEST_RETURN = 1e150
 
 
 def episode_seeds(seed: int, episodes: int) -> tuple[int, ...]:
@@ -75,20 +80,76 @@ def step_limit(spec: EnvSpec, max_steps: int | None) -> int:
 
 
 def check_render_mode(spec: EnvSpec, mode: str) -> None:
-    """Raise a ``ValueError`` unless the environment can be drawn in this mode."""
-    try:
-        env = gym.make(spec, disable_env_checker=True)
-    except Exception as error:
-        raise failure(spec.id, "when it was made", error) from error
-    with contextlib.closing(env):
+    """Raise a ``ValueError`` unless the environment can be drawn in this mode, as its first picture shows."""
+    with contextlib.ExitStack() as stack:
+        env = make_instance(stack, spec)
         modes = env.metadata.get("render_modes") or []
     if mode not in modes:
         raise ValueError(f"environment {spec.id!r} cannot be drawn in mode {mode!r}, only in {modes}")
+    if mode == "human":
+        return  # making one more would open a window
+    with contextlib.ExitStack() as stack:
+        env = make_instance(stack, spec, render_mode=mode)
+        try:
+            env.reset(seed=0)
+        except Exception as error:
+            raise failed(spec.id, "at reset", error) from error
+        drawn(env, spec.id, "at reset")
 
 
-def failure(env_id: str, where: str, error: BaseException) -> RuntimeError:
-    """The error that says in which environment and step another one happened."""
-    return RuntimeError(f"environment {env_id!r} failed {where}: {type(error).__name__}: {error}")
+def drawn(env: gym.Env[Any, Any], env_id: str, where: str) -> npt.NDArray[np.uint8]:
+    """What an environment shows, (height, width, 3).
+
+    Raises:
+        RuntimeError: if it raises, or shows anything else.
+    """
+    try:
+        frame = np.asarray(env.render())
+    except Exception as error:
+        raise failed(env_id, f"{where} when it was drawn", error) from error
+    good = frame.dtype.kind in "iuf" and frame.ndim == 3 and frame.shape[2] == 3 and frame.size > 0
+    if not good or not (frame.min() >= 0 and frame.max() <= 255):
+        got = f"{frame.dtype} of shape {frame.shape}" if frame.ndim else repr(frame.item())
+        raise RuntimeError(
+            f"environment {env_id!r} must be drawn as numbers from 0 to 255 of shape (height, width, 3), "
+            f"got {got} {where}"
+        )
+    return frame.astype(np.uint8)
+
+
+def make_instance(stack: contextlib.ExitStack, spec: EnvSpec, **options: Any) -> gym.Env[Any, Any]:
+    """One environment, which ``stack`` closes."""
+    try:
+        # What the evaluator relies on it checks itself, in every step and with errors instead of warnings.
+        env: gym.Env[Any, Any] = gym.make(spec, disable_env_checker=True, **options)
+    except Exception as error:
+        raise failed(spec.id, "when it was made", error) from error
+    stack.callback(_close, spec.id, env.close)
+    return env
+
+
+def _close(env_id: str, close: Callable[[], None]) -> None:
+    """Close an environment; everything has been played then, which a failure must not throw away."""
+    try:
+        close()
+    except Exception as error:
+        warnings.warn(str(failed(env_id, "when it was closed", error)), RuntimeWarning, stacklevel=2)
+
+
+def add_rewards(returns: Doubles, rewards: Doubles, alive: Bools, env_id: str, where: str) -> None:
+    """Add what a step paid to the returns of the episodes that still run.
+
+    Raises:
+        RuntimeError: if a return is beyond :data:`LARGEST_RETURN`.
+    """
+    with np.errstate(over="ignore"):  # beyond float64: refused below
+        np.add(returns, rewards, out=returns, where=alive)
+    largest = np.abs(returns).max(initial=0.0)
+    if largest > LARGEST_RETURN:
+        raise RuntimeError(
+            f"environment {env_id!r} must give rewards that add up to at most {LARGEST_RETURN:g} in size, so that they "
+            f"have a standard deviation; they add up to {largest:g} {where}"
+        )
 
 
 def finite(value: object, shape: tuple[int, ...], env_id: str, where: str, rows: Bools | None = None) -> FloatArray:
@@ -101,7 +162,7 @@ def finite(value: object, shape: tuple[int, ...], env_id: str, where: str, rows:
         with np.errstate(over="ignore"):  # beyond float32: refused below
             array = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise failure(env_id, where, error) from error
+        raise failed(env_id, where, error) from error
     if array.shape != shape:
         raise RuntimeError(f"environment {env_id!r} gave observations of shape {array.shape} {where}, expected {shape}")
     if not np.isfinite(array).all():
@@ -129,9 +190,15 @@ def open_environments(
         try:
             vector = make_vectorised(spec, number, max_steps)
         except Exception as error:
-            raise failure(spec.id, "when it was made", error) from error
+            raise failed(spec.id, "when it was made", error) from error
         if vector is not None:
-            stack.callback(vector.close)
+            stack.callback(_close, spec.id, vector.close)
+            if vector.metadata.get("autoreset_mode") == AutoresetMode.DISABLED:
+                raise ValueError(
+                    f"environment {spec.id!r} must restart finished episodes by itself (autoreset_mode NEXT_STEP or "
+                    "SAME_STEP) or be registered with a version for one episode (entry_point); it has only a "
+                    "vectorised one, with autoreset_mode DISABLED"
+                )
             return Vectorised(vector, spec.id, number)
     return Instances(stack, spec, min(size or MOST_INSTANCES, episodes), max_steps, render_mode)
 
@@ -151,7 +218,7 @@ class Vectorised:
             # One seed for all: versions with a single random generator (CartPole) accept no list.
             observations, _ = self._env.reset(seed=seeds[0])
         except Exception as error:
-            raise failure(self.env_id, "at reset", error) from error
+            raise failed(self.env_id, "at reset", error) from error
         used = np.arange(self.size) < len(seeds)
         return finite(observations, (self.size, self.n_observation), self.env_id, "at reset", used)
 
@@ -165,7 +232,7 @@ class Vectorised:
                 if values.shape != (self.size,):
                     raise ValueError(f"{name} must have shape ({self.size},), got {values.shape}")
         except Exception as error:
-            raise failure(self.env_id, where, error) from error
+            raise failed(self.env_id, where, error) from error
         if not np.isfinite(rewards).all() and not np.isfinite(rewards[alive]).all():
             bad = rewards[alive & ~np.isfinite(rewards)][0]
             raise RuntimeError(f"environment {self.env_id!r} gave the reward {bad} {where}")
@@ -183,13 +250,10 @@ class Instances:
         self.env_id, self.size = spec.id, size
         self.envs: list[gym.Env[Any, Any]] = []
         self._first = 0
+        # An environment that cannot be drawn need not know the word.
+        word = {} if render_mode is None else {"render_mode": render_mode}
         for _ in range(size):
-            try:
-                # What the evaluator relies on it checks itself, in every step and with errors instead of warnings.
-                env = gym.make(spec, max_episode_steps=max_steps, disable_env_checker=True, render_mode=render_mode)
-            except Exception as error:
-                raise failure(spec.id, "when it was made", error) from error
-            stack.callback(env.close)
+            env = make_instance(stack, spec, max_episode_steps=max_steps, **word)
             self.envs.append(env)
             if len(self.envs) == 1:
                 self.n_observation, self.n_actions, self.first_action = check_spaces(
@@ -204,7 +268,7 @@ class Instances:
             try:
                 observation, _ = self.envs[i].reset(seed=seed)
             except Exception as error:
-                raise failure(self.env_id, where, error) from error
+                raise failed(self.env_id, where, error) from error
             observations[i] = finite(observation, (self.n_observation,), self.env_id, where)
         return observations
 
@@ -219,7 +283,7 @@ class Instances:
                 rewards[i] = float(reward)
                 done[i] = bool(terminated) or bool(truncated)
             except Exception as error:
-                raise failure(self.env_id, where, error) from error
+                raise failed(self.env_id, where, error) from error
             if not math.isfinite(rewards[i]):
                 raise RuntimeError(f"environment {self.env_id!r} gave the reward {rewards[i]} {where}")
             if not done[i]:  # nobody is asked about the state that an episode ends in

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snnfast import plots
-from snnfast.environments import find
+from snnfast.environments import failed, find
 from snnfast.evaluation import environments
 from snnfast.evaluation.agents import Agent, Asker, deciding
 from snnfast.evaluation.environments import Environments, Ints
@@ -72,7 +72,9 @@ def evaluate(
         max_noops: each episode begins with a random number of steps, 0 to ``max_noops``, with the first action. They
             belong to the episode: their rewards and steps count. They are no decisions, nor repeated.
         num_envs: episodes side by side; by default up to 1024 in an environment that brings its own vectorised version
-            and up to 256 in others. In the former it determines the start states, which come from one generator.
+            and up to 256 in others. In the former it determines the start states, which come from one generator. A
+            network with Poisson encoding draws other spikes with it in either, so that its decisions, and returns,
+            change too.
 
     Raises:
         TypeError: if an argument is of the wrong kind, or an agent does not give arrays.
@@ -80,7 +82,8 @@ def evaluate(
             observations not flat; if an agent's output is not one finite number per action; if an argument is out of
             range.
         RuntimeError: if the environment raises, or gives an observation or reward that is not finite, naming
-            environment and step. All environments are closed in any case.
+            environment and step; or rewards that add up to more than 1e150. All environments are closed in any case;
+            where that fails there is a ``RuntimeWarning``, and the report all the same.
         ImportError: if a GIF is asked for and Pillow is not installed.
         OSError: if the GIF cannot be written.
 
@@ -108,10 +111,10 @@ def evaluate(
         if num_envs not in (None, 1):
             raise ValueError(f"num_envs must be 1 when rendering, got {num_envs}")
         num_envs = 1
-    for mode in ("human",) * (render is not None) + ("rgb_array",) * (gif is not None):
-        environments.check_render_mode(spec, mode)
     if gif is not None:
         _check_gif(gif)
+    for mode in ("human",) * (render is not None) + ("rgb_array",) * (gif is not None):
+        environments.check_render_mode(spec, mode)
     rules = _Rules(episodes, limit, seed, epsilon, preprocess, history, frame_skip, max_noops)
 
     with contextlib.ExitStack() as stack, deciding(agent, compare_against):
@@ -216,7 +219,7 @@ class _Run:
             began = now()
             observations, rewards, done = envs.step(actions, alive, step + 1)
             self.environment_seconds += now() - began
-            np.add(returns, rewards, out=returns, where=alive)
+            environments.add_rewards(returns, rewards, alive, envs.env_id, f"by step {step + 1}")
             lengths += alive
             hold -= 1
             alive &= ~done
@@ -333,6 +336,10 @@ def _check_gif(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"gif must be a file name that ends in .gif, got {str(path)!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"gif: there is no folder {str(path.parent)!r}")
+    if path.is_dir():
+        raise IsADirectoryError(f"gif must be the name of a file, {str(path)!r} is a folder")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"gif: the folder {str(path.parent.resolve())!r} cannot be written to")
     plots.require_pillow()
 
 
@@ -341,21 +348,25 @@ def _film(run: _Run, envs: environments.Instances, path: str | os.PathLike[str])
     env = envs.envs[0]
     rate = float(env.metadata.get("render_fps") or _GIF_FRAMES_PER_SECOND)
     stride = max(1, round(rate / _GIF_FRAMES_PER_SECOND))
-    frames: list[npt.NDArray[np.uint8]] = []
+    film = plots.GifFilm(frames_per_second=rate / stride)
     calls = 0
-    last: Any = None
+    last: npt.NDArray[np.uint8] | None = None
+
+    def show(frame: npt.NDArray[np.uint8], where: str) -> None:
+        try:
+            film.add(frame)
+        except ValueError as error:  # of another size than the first one
+            raise failed(envs.env_id, f"{where} when it was drawn", error) from error
 
     def watch() -> None:
         nonlocal calls, last
-        try:
-            last = env.render()
-        except Exception as error:
-            raise environments.failure(envs.env_id, "when it was drawn", error) from error
+        where = f"in step {calls}" if calls else "at reset"
+        last = environments.drawn(env, envs.env_id, where)
         if calls % stride == 0:
-            frames.append(np.asarray(last, dtype=np.uint8))
+            show(last, where)
         calls += 1
 
     run.play(0, 1, watch)
-    if (calls - 1) % stride:
-        frames.append(np.asarray(last, dtype=np.uint8))
-    plots.write_gif(frames, path, frames_per_second=rate / stride)
+    if (calls - 1) % stride and last is not None:
+        show(last, f"in step {calls - 1}")
+    film.write(path)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from snnfast import checkpoint
+from snnfast.shares import percent
 
 _Interval = tuple[float, float]
 
@@ -30,7 +31,8 @@ class EvaluationReport:
         lengths: environment steps of each episode, initial no-ops and repeated actions included.
         mean_return: mean of the returns.
         std_return: their sample standard deviation (ddof 1); 0.0 if there is only one episode.
-        return_interval: 95 % bootstrap interval of the mean return.
+        return_interval: 95 % bootstrap interval of the mean return; of only one episode both ends are its return, which
+            says nothing about others.
         decisions: how often the agent chose an action; random actions (epsilon) do not count.
         random_decisions: how often a random action was taken instead.
         episode_decisions: the decisions of each episode.
@@ -138,14 +140,14 @@ class EvaluationReport:
         """The report for a terminal: one line per quantity, with units and intervals."""
         rows: list[tuple[str, str, str]] = []
         interval = "95 % interval {} to {}".format
-        spread = f"sd {self.std_return:.1f}, " if self.episodes > 1 else ""
-        rows.append(
-            ("mean return", f"{self.mean_return:.1f}", spread + interval(*(f"{x:.1f}" for x in self.return_interval)))
-        )
+        spread = ""
+        if self.episodes > 1:  # one episode says nothing about others
+            spread = f"sd {self.std_return:.1f}, " + interval(*(f"{x:.1f}" for x in self.return_interval))
+        rows.append(("mean return", f"{self.mean_return:.1f}", spread))
         rows.append(("returns", f"{min(self.returns):.1f} to {max(self.returns):.1f}", "smallest and largest episode"))
         if self.similarity is not None and self.similarity_interval is not None:
-            between = interval(*(f"{100 * x:.2f} %" for x in self.similarity_interval))
-            rows.append(("similarity", f"{100 * self.similarity:.2f} %", f"equal decisions, {between}"))
+            between = interval(*map(percent, self.similarity_interval))
+            rows.append(("similarity", percent(self.similarity), f"equal decisions, {between}"))
         extra = f", and {self.random_decisions:,} random ones" if self.random_decisions else ""
         rows.append(("decisions", f"{self.decisions:,}", f"in {sum(self.lengths):,} environment steps{extra}"))
         if self.mean_steps is not None:
@@ -161,9 +163,9 @@ class EvaluationReport:
                 if differing
                 else ", none of them differs"
             )
-            rows.append(("certified", f"{100 * self.certified_share:.2f} %", "of the decisions" + note))
+            rows.append(("certified", percent(self.certified_share), "of the decisions" + note))
         if self.saturated_share:
-            rows.append(("out of range", f"{100 * self.saturated_share:.2f} %", "of the decisions, never certified"))
+            rows.append(("out of range", percent(self.saturated_share), "of the decisions, never certified"))
         if self.spikes_per_decision is not None and self.spikes_per_layer is not None:
             layers = " + ".join(f"{x:,.1f}" for x in self.spikes_per_layer)
             rows.append(("spikes", f"{self.spikes_per_decision:,.1f}", f"per decision, by layer {layers or 'none'}"))

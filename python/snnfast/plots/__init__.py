@@ -10,13 +10,14 @@ from snnfast.plots.benchmark import benchmark_plot
 from snnfast.plots.conversions import output_errors, steps_histogram
 from snnfast.plots.decisions import potential_map, raster
 from snnfast.plots.evaluations import evaluation_plot, training_curve
-from snnfast.plots.film import require_pillow, write_gif
+from snnfast.plots.film import GifFilm, require_pillow, write_gif
 from snnfast.plots.style import BLUE, ORANGE
 from snnfast.plots.sweeps import percentile_plot, sweep_plot
 
 __all__ = [
     "BLUE",
     "ORANGE",
+    "GifFilm",
     "benchmark_plot",
     "evaluation_plot",
     "output_errors",

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from snnfast.plots import style
 from snnfast.plots.style import BLUE, FAINT, INK, ORANGE, SKY, PathLike
+from snnfast.shares import percent, rough_percent
 
 #: Shares of the states, in percent, up to which errors are drawn, and their colours from light to dark.
 QUANTILES = ((50, "#A6CEE3"), (90, SKY), (99, BLUE), (100, INK))
@@ -45,7 +46,7 @@ def steps_histogram(
     # A few late decisions would leave most of the picture empty: they are told in words.
     shown = int(ran.max() if most is None else max(most, ran.max()))
     last = min(shown, max(8, int(np.quantile(ran, 0.995)) + 1))
-    later = 100 * float((ran > last).mean())
+    later = float((ran > last).mean())
     figure = style.figure_for(path, 8.0, 4.0)
     axes = figure.subplots()
     bins = np.arange(0.5, last + 1.0)
@@ -84,10 +85,10 @@ def steps_histogram(
     axes.set_ylabel("share of decisions / %")
     said = f"{len(ran):,} decisions"
     if sure is not None:
-        said += f", {100 * sure.mean():.2f} % certified" + ("" if sure.all() else " (blue), others orange")
+        said += f", {percent(float(sure.mean()))} certified" + ("" if sure.all() else " (blue), others orange")
     if later:
         axes.annotate(
-            f"{later:.2g} % later,\nat most {shown:,} steps",
+            f"{rough_percent(later, 2)} later,\nat most {shown:,} steps",
             (1.0, 0.06),
             xycoords="axes fraction",
             xytext=(-2, 8),
@@ -170,7 +171,7 @@ def _error_bars(axes: Any, error: npt.NDArray[np.float64], names: list[str]) -> 
         )
     axes.set_xscale("log")
     axes.set_xlim(smallest, highest)
-    axes.set_yticks(rows, names)
+    axes.set_yticks(rows, [style.plain(name) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.95)
     axes.set_xlabel("error of an output, in the policy's units")
     style.heading(axes, "How far off the outputs are", "so many states have a smaller error")
@@ -208,12 +209,12 @@ def _leads(axes: Any, wanted: npt.NDArray[np.float64], got: npt.NDArray[np.float
             fontweight="bold",
             color="#9A6A00" if colour == ORANGE else colour,
         )
-    differing = 100 * float((got.argmax(axis=1) != wanted.argmax(axis=1)).mean())
+    differing = float((got.argmax(axis=1) != wanted.argmax(axis=1)).mean())
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
     style.shares_up_to(axes, 1.35 * max(tops))
     axes.set_xlabel("difference between two outputs, in the policy's units")
     axes.set_ylabel("share of states / %")
-    style.heading(axes, "Where decisions can change", f"{differing:.2g} % of decisions differ")
+    style.heading(axes, "Where decisions can change", f"{rough_percent(differing, 2)} of decisions differ")
     style.dress(axes)
     axes.grid(axis="x", color=FAINT, linewidth=0.7)

@@ -125,7 +125,7 @@ def raster(
         )
         if chosen or not many:
             axes.annotate(
-                names[i],
+                style.plain(names[i]),
                 (1.0, places[i]),
                 xycoords=("axes fraction", "data"),
                 xytext=(6, 0),
@@ -221,7 +221,7 @@ def potential_map(
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
     bar = figure.colorbar(image, ax=list(panels), extend=extend, fraction=0.05, pad=0.02, aspect=30)
     words = label + ("; grey: further below" if below else "")
-    bar.set_label(words, fontsize=11.5, color=INK)
+    bar.set_label(style.plain(words), fontsize=11.5, color=INK)
     if every.min() >= 0:
         bar.ax.set_ylim(0, limit)
     bar.outline.set_visible(False)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from snnfast.plots import style
 from snnfast.plots.style import BLUE, GREEN, INK, ORANGE, PathLike
+from snnfast.shares import between, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +161,8 @@ def _returns(axes: Axes, name: str, report: ReportLike) -> None:
         episode, returns, "o", color=BLUE, markersize=4.5, alpha=0.8, markeredgewidth=0, zorder=4, label="one episode"
     )
     low, high = report.return_interval
-    axes.axhspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, zorder=1, label="95 % interval of the mean")
+    if len(returns) > 1:  # one episode says nothing about others
+        axes.axhspan(low, high, color=ORANGE, alpha=0.3, linewidth=0, zorder=1, label="95 % interval of the mean")
     axes.axhline(report.mean_return, color=ORANGE, linewidth=1.6, zorder=5, label="mean return")
     axes.set_xlim(0, len(returns) + 1)
     style.count_along(axes, len(returns))
@@ -189,6 +191,6 @@ def _running_similarity(axes: Axes, report: ReportLike) -> float:
     axes.set_xlim(0, decisions[-1])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.locator_params(axis="x", nbins=5)
-    style.heading(axes, f"similarity {share[-1]:.2f} %", f"95 %: {low:.2f} to {high:.2f}")
+    style.heading(axes, f"similarity {percent(report.similarity)}", f"95 %: {between(report.similarity_interval)}")
     style.dress(axes)
     return min(low, float(share.min()))

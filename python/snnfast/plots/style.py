@@ -64,7 +64,13 @@ def spread(values: list[float], apart: float) -> list[float]:
     return [place - shift for place in places]
 
 
+def plain(text: str) -> str:
+    """A user's words as they are: matplotlib would read what stands between two dollars as a formula."""
+    return text.replace("$", r"\$")
+
+
 def heading(axes: Axes, left: str, right: str) -> None:
+    left, right = plain(left), plain(right)
     axes.set_title(left, loc="left", fontsize=12, fontweight="bold", color=INK, pad=7)
     axes.set_title(right, loc="right", fontsize=10.5, color=INK, pad=7)
 
@@ -112,7 +118,7 @@ def legend_above(axes: Axes) -> None:
 
 def save(figure: Figure, path: PathLike, title: str | None) -> None:
     if title:
-        figure.suptitle(title, fontsize=13.5, fontweight="bold", color=INK)
+        figure.suptitle(plain(title), fontsize=13.5, fontweight="bold", color=INK)
     buffer = io.BytesIO()
     figure.savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=_DPI)
     atomic_write(Path(path), buffer.getvalue())

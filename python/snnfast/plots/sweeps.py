@@ -283,7 +283,9 @@ def _label_lines(figure: Figure, axes: Axes, lines: dict[str, tuple[str, list[tu
     point = figure.dpi / 72
     taken: list[Any] = []
     for name, (colour, points) in sorted(lines.items(), key=lambda item: -len(item[1][1])):
-        text = axes.text(0, 0, name, fontsize=10.5, fontweight="bold", color=colour, path_effects=halo, zorder=6)
+        text = axes.text(
+            0, 0, style.plain(name), fontsize=10.5, fontweight="bold", color=colour, path_effects=halo, zorder=6
+        )
         size = text.get_window_extent(renderer)
         wide, high = size.width, size.height
         away = 7 if len(points) > 1 else 12

@@ -22,6 +22,7 @@ from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
 from snnfast.report.page import Card, Page, Table, between, percent, significant
 from snnfast.report.sweeps import SCALES, main_percentile, sweep_pictures
+from snnfast.shares import rough_percent
 from snnfast.spec import DigitsCode
 from snnfast.sweep import SweepResult
 
@@ -146,7 +147,8 @@ def _conversion_cards(
     if counted.certified is not None:
         cards.append(("Certified", percent(counted.certified), "of the decisions: nothing to come could change them"))
     if evaluation is not None:
-        spread = f"sd {evaluation.std_return:.1f} over {evaluation.episodes} episodes"
+        one = evaluation.episodes == 1  # which says nothing about others
+        spread = "one episode" if one else f"sd {evaluation.std_return:.1f} over {evaluation.episodes} episodes"
         if original is not None:
             spread += f"; the original {original.mean_return:,.1f}"
         cards.append(("Return", f"{evaluation.mean_return:,.1f}", spread))
@@ -172,8 +174,8 @@ def _verdict(counted: Comparison, network: SpikingNetwork) -> str:
         )
     if counted.saturated:
         first += (
-            f" In {100 * counted.saturated:.2g} % of the states a neuron was driven beyond the range that it has from "
-            "the replay; headroom widens it."
+            f" In {rough_percent(counted.saturated, 2)} of the states a neuron was driven beyond the range that it has "
+            "from the replay; headroom widens it."
         )
     return first
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from snnfast import shares
 from snnfast._version import __version__
 from snnfast.checkpoint import atomic_write
 
@@ -20,12 +21,12 @@ Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 
 def percent(share: float) -> str:
-    """A share near 1 with as many digits as tell it from 1."""
-    return f"{100 * share:.2f} %" if share < 0.999 or share == 1 else f"{100 * share:.3f} %"
+    """A share near 1 with a digit more, and with as many as tell it from 1."""
+    return shares.percent(share, 2 if share < 0.999 or share == 1 else 3)
 
 
 def between(interval: tuple[float, float]) -> str:
-    return f"95 %: {100 * interval[0]:.2f} to {100 * interval[1]:.2f} %"
+    return f"95 %: {shares.between(interval)} %"
 
 
 def significant(value: float) -> str:

@@ -11,6 +11,8 @@ from snnfast import plots
 from snnfast.conversion import ABOUT
 from snnfast.conversion.comparison import Comparison
 from snnfast.report.page import Card, Page, Table, between, percent, significant
+from snnfast.shares import between as interval_in_percent
+from snnfast.shares import in_percent
 from snnfast.sweep import SweepResult, SweepRow
 
 #: Similarities that the page names the cheapest network for.
@@ -173,17 +175,16 @@ def _rows(rows: Sequence[SweepRow]) -> Table:
     head += ["similarity playing / %", "return"] * played
     body: list[tuple[str, ...]] = []
     for row in rows:
-        low, high = row.similarity_interval
-        cells = [row.method, f"{row.timesteps}", f"{row.percentile:g}", f"{100 * row.similarity:.3f}"]
-        cells.append(f"{100 * low:.2f} to {100 * high:.2f}")
+        cells = [row.method, f"{row.timesteps}", f"{row.percentile:g}", in_percent(row.similarity, 3)]
+        cells.append(interval_in_percent(row.similarity_interval))
         if predicted:
-            cells.append("" if row.predicted is None else f"{100 * row.predicted:.3f}")
+            cells.append("" if row.predicted is None else in_percent(row.predicted, 3))
         cells += [f"{row.mean_steps:.2f}", f"{row.spikes_per_decision:.1f}", significant(row.output_error[0])]
         if played:
             found = row.on_policy
             alike = None if found is None else found.similarity
             cells += [
-                "" if alike is None else f"{100 * alike:.3f}",
+                "" if alike is None else in_percent(alike, 3),
                 "" if found is None else f"{found.mean_return:.1f}",
             ]
         body.append(tuple(cells))
