@@ -35,8 +35,10 @@ def if_forward(
         spikes, zeros and ones, (T, B, N), and the final membrane potential, (B, N); both float32.
 
     Raises:
-        TypeError: if an argument is not a float32 CPU tensor.
-        ValueError: if a shape does not match, the threshold is not positive, or the order is unknown.
+        TypeError: if an argument is not a dense float32 tensor.
+        NotImplementedError: if it requires a gradient.
+        ValueError: if it is not on the CPU, a shape does not match, the threshold is not positive, or the order is
+            unknown.
 
     Source: Rueckauer et al. 2017, Frontiers in Neuroscience 11:682, reset by subtraction.
     """

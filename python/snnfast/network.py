@@ -88,8 +88,8 @@ class SpikingNetwork:
         exact: hold to the exact contract (bit-identical for every backend, instruction set and number of threads).
             ``False`` permits other orders of summation where they are faster (contract *fast*: a spike may differ
             where the membrane potential is within rounding of the threshold): weights as integers, for matrix units,
-            of the processor or of a CUDA device, and for prefix sums. Where ``method()`` names neither, both give the
-            same bits.
+            of the processor or of a CUDA device, and for prefix sums; and a last layer from how often its inputs
+            spiked. Where ``method()["why"]`` names none of the three, both give the same bits.
         split_inputs: encode ``[max(x, 0), max(-x, 0)]`` with weights ``[W, -W]``.
         bias_input: append a constant 1 to observations; the first weights carry a last column for it.
         code: how hidden neurons tell each other a number, if not by the firing rate of plain neurons: a ``RateCode``
@@ -319,6 +319,7 @@ class SpikingNetwork:
 
         Raises:
             ValueError: if it names no such device.
+            RuntimeError: if torch knows no device of that name.
             NotImplementedError: if CUDA is not available here, saying why.
         """
         wanted = torch.device(device)

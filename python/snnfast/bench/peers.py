@@ -3,7 +3,7 @@
 
 Each is written as that library's tutorials do it, and checked against the dynamics that it documents before anything is
 timed: all integrate, fire and subtract within one step, some at the threshold and some only above it. The original
-packages are never required: ``pip install "snnfast[peers]"``.
+packages are never required: ``pip install ".[peers]"``.
 """
 
 from __future__ import annotations

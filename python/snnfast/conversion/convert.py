@@ -123,7 +123,7 @@ def convert(
         tau, first_steps, kappa, guard: of "digits"; see :func:`snnfast.conversion.digits.schedule`. Without
             ``first_steps`` the first of several hidden layers stops two steps before the end if there are 12 or more.
         spike_error: of "digits", in place of ``timesteps`` and the four before: fewest spikes, layer after layer, with
-            digits per neuron down to this share of the outputs' margin; 2e-4 to 3e-4 for a policy. See
+            digits per neuron down to this share of the outputs' margin; 1e-4 to 3e-4 for a policy. See
             :func:`snnfast.conversion.digits.staged_schedule`.
         early_exit: when a decision may stop before its last step: "calibrated" ("rate" and "digits"; bounds from the
             replay, see :mod:`snnfast.conversion.early_exit`), or "certified" ("radix" and "digits"; nothing that may
@@ -132,7 +132,7 @@ def convert(
         calibrate: with "rate", "staged" and "radix" and very few steps, make good in the biases what the neurons' few
             levels are off by on average ("bias"), or train the scaled network on with those levels ("qcfs", seconds;
             needs order "immediate" and no ``weight_grid``). See :mod:`snnfast.conversion.calibration`. What they
-            bring is in docs/conversion.md: up to 16 steps, 1 to 9 points with "qcfs", two thirds of one at most with
+            bring is in docs/conversion.md: up to 16 steps, 0.1 to 9 points with "qcfs", two thirds of one at most with
             "bias".
         seed: of the training of "qcfs".
         split_inputs: feed positive and negative parts of the observations separately.

@@ -258,7 +258,7 @@ def _advice(
                 f"stopping early makes {share} more of the decisions differ: raise exit_factor to "
                 f"{2 * settings['exit_factor']:g}, or take a larger replay to learn from"
                 if settings["early_exit"] == "calibrated"
-                else f"stopping early makes {share} more of the decisions differ: use early_exit=None"
+                else f"stopping early makes {share} more of the decisions differ: use early_exit='none'"
             )
     beyond = any(layer.saturated or layer.below for layer in layers)
     if beyond and causes["ranges"] < _WORTH_A_WORD:

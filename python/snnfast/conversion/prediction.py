@@ -98,9 +98,9 @@ class SimilarityPrediction:
             were calibrated have no such part: they make good what spikes are off by, and are wrong without those.
         timesteps: T of the network.
         growth: "power" if the other part falls with T as a power, "factor" if by a factor per step.
-        exponent: the power (1 to 1.5 with rates), or the natural logarithm of the factor (1.1 with digits); None if
-            there is nothing to fit: no error but the ranges', one that does not fall with the steps, or a network made
-            for one number of steps only.
+        exponent: the power (about 1 to 1.7 with rates), or the natural logarithm of the factor (1.1 with digits); None
+            if there is nothing to fit: no error but the ranges', one that does not fall with the steps, or a network
+            made for one number of steps only.
         outputs: errors of the outputs, all states.
         seen: whether the states are those that the conversion was made from: it is then too good to be a prediction.
     """
