@@ -193,6 +193,17 @@ def test_a_folder_can_be_used_again_while_a_child_of_fork_lives(tmp_path):
         os.waitpid(child, 0)
 
 
+def test_a_child_of_fork_that_ends_leaves_its_parent_the_folder(tmp_path):
+    with open_run(tmp_path, "one", {}, "new", OWNED) as run:
+        child = os.fork()
+        if child == 0:
+            run.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(RunFolderError, match=rf"in use by another process \(pid {os.getpid()}\)"):
+            make(tmp_path, mode="resume")
+
+
 @pytest.mark.parametrize("finishes", [True, False], ids=["and finishes", "and is at work"])
 def test_suffix_where_another_takes_the_name_at_the_same_moment(tmp_path, monkeypatch, finishes):
     make_folder, others = runs._make_folder, contextlib.ExitStack()

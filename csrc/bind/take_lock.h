@@ -9,17 +9,19 @@
 
 namespace snnfast {
 
-// Takes the lock again. A thread that comes too late, as the interpreter is ending, gets none any more: Python would
-// unwind it, to which C++ answers by ending the whole process with an error. So it stays where it is, as from Python
-// 3.14 on; the process ends without it.
-inline void take_lock(PyThreadState* state) {
-#if PY_VERSION_HEX >= 0x030D0000
-  constexpr auto ending = Py_IsFinalizing;
-#else
-  constexpr auto ending = _Py_IsFinalizing;
-#endif
-  while (ending()) std::this_thread::sleep_for(std::chrono::hours(1));
+// Takes the lock again. A thread that comes too late, as the interpreter is ending, gets none any more: before 3.14
+// Python ends that thread, by unwinding it, which destructors answer by ending the whole process with an error. So it
+// stays where it is, as from 3.14 on; the process ends without it. Not inlined: within a destructor, which may not be
+// left by unwinding, the compiler need not stop by before it gives up.
+__attribute__((noinline)) inline void take_lock(PyThreadState* state) {
+  struct Stay {
+    bool unwinding = true;
+    ~Stay() {
+      while (unwinding) std::this_thread::sleep_for(std::chrono::hours(1));
+    }
+  } stay;
   PyEval_RestoreThread(state);
+  stay.unwinding = false;
 }
 
 // Without the lock as long as it lives.

@@ -50,7 +50,7 @@ Certainty take_certainty(Arena& arena, const LayerView& layer, int64_t tile) {
   c.linear = arena.template take<float>(tile);
   c.relative = arena.template take<float>(tile);
   c.doubtful = arena.template take<PanelBits>(bits_stride(layer.panels));
-  c.turned = kHasStepLanes ? take_turned(arena, layer.n_in, tile) : TurnedSpikes{};
+  c.turned = {};
   return c;
 }
 

@@ -742,7 +742,7 @@ bool Plan::run(const Request& request, const Interrupt& interrupt) const {
     return finished;
   };
 
-  const bool records = request.spikes || request.potentials || request.spike_counts;
+  const bool records = request.spikes || request.potentials;
   std::atomic<float>& measured = nanoseconds_[records];
   const double before = measured.load(std::memory_order_relaxed);
   const double guessed = work_per_sample_ / (by_tables ? kTablesWorkPerNanosecond : kWorkPerNanosecond);

@@ -97,6 +97,7 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   s.sorted = false;
   if (sums) s.runs = take_runs(arena, net.layers[0].n_out, s.lists);
   if (in_doubt(net)) s.certainty = take_certainty(arena, net.layers[1], net.tile);
+  if (in_doubt(net) && kHasStepLanes) s.certainty.turned = take_turned(arena, net.layers[1].n_in, net.tile);
   return s;
 }
 

@@ -48,7 +48,7 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any], resumed: bool, lock: int) -> None:
         self.path, self.config, self.resumed = path, config, resumed
-        self._lock = lock
+        self._lock, self._process = lock, os.getpid()
         self._stages: dict[str, dict[str, Any]] = {}
         self._spent: dict[str, float] = {}
         if resumed:
@@ -106,9 +106,11 @@ class RunFolder:
 
     def close(self) -> None:
         """Let other processes use the folder."""
+        # Parent and child of a fork share the lock, which would else last as long as either of them.
         with contextlib.suppress(OSError):
-            os.ftruncate(self._lock, 0)
-            fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child of fork has the descriptor as well
+            if os.getpid() == self._process:
+                os.ftruncate(self._lock, 0)
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
         os.close(self._lock)
 
 

@@ -32,11 +32,12 @@ _owed = False
 
 def _after_fork() -> None:
     # The child has one thread, this one; another may have held the lock.
-    global _lock
+    global _lock, _owed
     _lock = threading.Lock()
     for token, thread in list(_inside.items()):
         if thread != threading.get_ident():
             del _inside[token]
+    _owed = bool(_inside)
 
 
 os.register_at_fork(after_in_child=_after_fork)

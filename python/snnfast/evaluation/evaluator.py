@@ -338,8 +338,9 @@ def _check_gif(path: str | os.PathLike[str]) -> None:
         raise FileNotFoundError(f"gif: there is no folder {str(path.parent)!r}")
     if path.is_dir():
         raise IsADirectoryError(f"gif must be the name of a file, {str(path)!r} is a folder")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"gif: the folder {str(path.parent.resolve())!r} cannot be written to")
+    folder = os.path.dirname(os.path.realpath(path))  # where a link leads
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"gif: the folder {folder!r} cannot be written to")
     plots.require_pillow()
 
 
