@@ -85,7 +85,7 @@ def test_threads_and_batch_splits_give_the_same_bits_when_the_pool_really_runs(
         for s in (random_coded_spec(seed, kind, sizes=(4, 16, 16, 3)) for seed in range(100))
         if s.timesteps == 20 and (kind == "staged" or s.early_exit is not None)
     )
-    observations = random_observations(spec, 4000, 5)
+    observations = random_observations(spec, 12000, 5)
     executable = implementation.compile(spec)
     before = sf.num_threads()
     try:

@@ -174,7 +174,7 @@ def test_threads_and_batch_splits_give_the_same_bits_when_the_pool_really_runs(
     try:
         for network in (spec, constant):
             executable = implementation.compile(network)
-            observations = random_observations(network, 3000, 5)
+            observations = random_observations(network, 6000, 5)
             sf.set_num_threads(1)
             want = executable.run(observations, 9)
             for n in (2, 3, 7):
