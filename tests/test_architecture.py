@@ -16,7 +16,17 @@ PACKAGE = ROOT / "python" / "snnfast"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # A room may import the rooms of the rows before its own (and its own), and the leaves.
-LEAVES = {"_version", "spec", "checkpoint", "plots", "torch_threads", "module_modes", "input_width", "shares"}
+LEAVES = {
+    "_version",
+    "spec",
+    "checkpoint",
+    "plots",
+    "callers",
+    "torch_threads",
+    "module_modes",
+    "input_width",
+    "shares",
+}
 ORDER = [
     {"reference", "ops", "_core", "_cuda"},
     {"cuda_backend"},

@@ -336,8 +336,9 @@ print(open_to_signals() - before[0], threads() - before[1])
 def test_numbers_that_another_thread_puts_right_while_they_are_looked_at() -> None:
     """What is read must end with the observations, and the refusal must name one of them."""
     script = """
+import mmap
 net = sf.SpikingNetwork([torch.randn(8, 4), torch.randn(2, 8)], timesteps=20)
-x = torch.zeros(1000, 4)
+x = torch.frombuffer(mmap.mmap(-1, 4096 * 4000), dtype=torch.float32).view(-1, 4)  # so many that the lock is given away
 last, stop = x.view(-1)[-1:].numpy(), False
 def flip():
     while not stop:
@@ -345,16 +346,16 @@ def flip():
         last[0] = 1.0
 flipping = threading.Thread(target=flip)
 flipping.start()
-end, named = time.perf_counter() + 3, set()
-while time.perf_counter() < end:
+named = set()
+for _ in range(80):
     try:
         net(x, seed=1)
     except ValueError as error:
         named.add(int(str(error).split("sample ")[1].split(",")[0]))
 stop = True
 flipping.join()
-print(named <= {999}, len(named))
+print(named == {len(x) - 1}, named)
 """
     done = run_script(NETWORK + script)
     assert done.returncode == 0, done.stderr
-    assert done.stdout in ("True 1\n", "True 0\n")
+    assert done.stdout.startswith("True"), done.stdout

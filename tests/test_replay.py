@@ -168,7 +168,7 @@ def test_an_environment_and_a_policy_may_write_into_what_they_gave(own):
     ("what", "message"),
     [
         ("raise", "'SnnfastOwn-v0' failed in episode 1, step 3: OSError: the cable fell out"),
-        ("shape", r"'SnnfastOwn-v0' gave an observation of shape \(1, 2\) in episode 1, step 3, not \(2,\)"),
+        ("shape", r"'SnnfastOwn-v0' gave observations of shape \(1, 2\) in episode 1, step 3, expected \(2,\)"),
     ],
 )
 def test_an_environment_that_fails_is_named_with_the_step(own, what, message):

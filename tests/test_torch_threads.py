@@ -119,7 +119,7 @@ def test_a_child_of_fork_may_enter_whatever_other_threads_did() -> None:
                 torch.set_num_threads(2)
                 with one_thread():
                     pass
-                os._exit(0 if torch.get_num_threads() == 2 and not torch_threads._inside else 1)
+                os._exit(0 if torch.get_num_threads() == 2 and not torch_threads._inside.threads() else 1)
             assert os.waitpid(child, 0)[1] == 0
     finally:
         stop.set()

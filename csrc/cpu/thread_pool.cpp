@@ -29,12 +29,14 @@ constexpr std::chrono::milliseconds kPollInterval{20};
 std::atomic<int> g_forks{0};
 
 // New threads inherit which signals are blocked. Ours block all of them: signals are for the program's own threads, one
-// of which may wait for one with all others blocked.
+// of which may wait for one with all others blocked. But faults, which strike the thread that makes them, and which a
+// program may have a handler for.
 class BlockedSignals {
  public:
   BlockedSignals() {
     sigset_t all;
     sigfillset(&all);
+    for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&all, fault);
     pthread_sigmask(SIG_SETMASK, &all, &before_);
   }
   ~BlockedSignals() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }

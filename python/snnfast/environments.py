@@ -75,19 +75,19 @@ def failed(env_id: str, where: str, error: BaseException) -> RuntimeError:
     return RuntimeError(f"environment {env_id!r} failed {where}: {type(error).__name__}: {error}")
 
 
-def observed(value: object, n_in: int, env_id: str, where: str) -> FloatArray:
-    """An observation as float32 (n_in,), a copy: the environment may go on writing into its own.
+def observed(value: object, shape: tuple[int, ...], env_id: str, where: str) -> FloatArray:
+    """Observations as float32, a copy: the environment may go on writing into its own.
 
     Raises:
-        RuntimeError: if it is of another shape than the space promises.
+        RuntimeError: if they are of another shape than the space promises.
     """
     try:
-        with np.errstate(over="ignore"):  # beyond float32: not finite then
+        with np.errstate(over="ignore"):  # beyond float32: infinite then
             array = np.array(value, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise failed(env_id, where, error) from error
-    if array.shape != (n_in,):
-        raise RuntimeError(f"environment {env_id!r} gave an observation of shape {array.shape} {where}, not ({n_in},)")
+    if array.shape != shape:
+        raise RuntimeError(f"environment {env_id!r} gave observations of shape {array.shape} {where}, expected {shape}")
     return array
 
 

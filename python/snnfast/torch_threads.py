@@ -10,43 +10,30 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import weakref
 from collections.abc import Iterator
 
 import torch
 
-
-class _Token:
-    """Somebody inside; goes with the call that made it."""
-
+from snnfast.callers import Callers, Token
 
 # Torch keeps a count per thread, but a thread that is new to torch takes over the count that any other set last. So
-# "before" is what it was when nobody was inside, and every thread restores its own when its outermost user leaves.
-# Who is inside is noted by weak tokens, and that the old count is still owed by a flag: wherever the exception of a
-# signal strikes, at the latest the next one to leave puts all in order.
+# "before" is what it was when nobody was inside, and every thread restores its own when its outermost user leaves. That
+# the old count is still owed is noted: wherever the exception of a signal strikes, at the latest the next one to leave
+# puts all in order.
 _lock = threading.Lock()
-_inside: dict[weakref.ref[_Token], int] = {}  # of which thread
+_inside = Callers()
 _before = 1
 _owed = False
 
 
 def _after_fork() -> None:
-    # The child has one thread, this one; another may have held the lock.
     global _lock, _owed
-    _lock = threading.Lock()
-    for token, thread in list(_inside.items()):
-        if thread != threading.get_ident():
-            del _inside[token]
-    _owed = bool(_inside)
+    _lock = threading.Lock()  # another thread of the parent may have held it
+    _inside.forget_others()
+    _owed = bool(_inside.threads())
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _threads_inside() -> set[int]:
-    for token in [token for token in _inside if token() is None]:  # it did not come to leave
-        _inside.pop(token, None)
-    return set(_inside.values())
 
 
 @contextlib.contextmanager
@@ -56,20 +43,19 @@ def one_thread() -> Iterator[None]:
     A thread that first uses torch while another one is in here has a single thread too, until it sets its own number.
     """
     global _before, _owed
-    token, thread = _Token(), threading.get_ident()
-    place = weakref.ref(token)
+    token = Token()
     try:
         with _lock:
-            if not _threads_inside() and not _owed:
+            if not _inside.threads() and not _owed:
                 _before = torch.get_num_threads()
             _owed = True
-            _inside[place] = thread
+            _inside.enter(token)
             torch.set_num_threads(1)
         yield
     finally:
         with _lock:
-            _inside.pop(place, None)
-            inside = _threads_inside()
-            if _owed and thread not in inside:
+            _inside.leave(token)
+            inside = _inside.threads()
+            if _owed and threading.get_ident() not in inside:
                 torch.set_num_threads(_before)
                 _owed = bool(inside)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
-from snnfast.environments import check_spaces, failed, make_vectorised
+from snnfast.environments import check_spaces, failed, make_vectorised, observed
 from snnfast.spec import FloatArray
 
 Bools = npt.NDArray[np.bool_]
@@ -158,13 +158,7 @@ def finite(value: object, shape: tuple[int, ...], env_id: str, where: str, rows:
     Args:
         rows: which rows have to be finite; all of them by default.
     """
-    try:
-        with np.errstate(over="ignore"):  # beyond float32: refused below
-            array = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise failed(env_id, where, error) from error
-    if array.shape != shape:
-        raise RuntimeError(f"environment {env_id!r} gave observations of shape {array.shape} {where}, expected {shape}")
+    array = observed(value, shape, env_id, where)
     if not np.isfinite(array).all():
         bad = array.reshape(-1, shape[-1])
         bad = bad[~np.isfinite(bad).all(axis=1) & (True if rows is None else rows)]

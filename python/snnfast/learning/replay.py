@@ -194,7 +194,7 @@ class _Player:
             observation, _ = self.environment.reset(seed=seed + number)
         except Exception as error:
             raise failed(self.env_id, self._where(), error) from error
-        self.observation = observed(observation, self.interface.n_in, self.env_id, self._where())
+        self.observation = observed(observation, (self.interface.n_in,), self.env_id, self._where())
 
     def step(self, output: FloatArray, action: int) -> bool:
         self.observations.append(self.observation)
@@ -204,7 +204,7 @@ class _Player:
             observation, _, terminated, truncated, _ = self.environment.step(action + self.interface.first_action)
         except Exception as error:
             raise failed(self.env_id, self._where(), error) from error
-        self.observation = observed(observation, self.interface.n_in, self.env_id, self._where())
+        self.observation = observed(observation, (self.interface.n_in,), self.env_id, self._where())
         return bool(terminated or truncated)
 
     def _where(self) -> str:
