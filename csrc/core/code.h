@@ -4,7 +4,7 @@
 // python/snnfast/spec/certificate.py.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -44,7 +44,8 @@ inline void require_tables(const char* name, const std::vector<std::vector<float
   for (size_t l = 0; l < tables.size(); ++l) {
     require(static_cast<int64_t>(tables[l].size()) == rows * hidden[l],
             std::string(name) + " must hold " + std::to_string(rows) + " * n numbers per hidden layer");
-    for (float x : tables[l]) require(!(x < 0.0f) && !std::isnan(x), std::string(name) + " must not be negative");
+    require(std::all_of(tables[l].begin(), tables[l].end(), [](float x) { return x >= 0.0f; }),
+            std::string(name) + " must not be negative");
   }
 }
 
@@ -75,10 +76,10 @@ inline void validate(const CodeSpec& code, int64_t features, const std::vector<i
     require_tables("values", code.values, hidden, timesteps);
     require_tables("thresholds", code.thresholds, hidden, timesteps);
     for (size_t l = 0; l < hidden.size(); ++l) {
-      for (size_t i = 0; i < code.values[l].size(); ++i) {
-        require(!(code.values[l][i] > 0.0f) || code.thresholds[l][i] > 0.0f,
-                "thresholds must be positive where values are");
-      }
+      const std::vector<float>&values = code.values[l], &thresholds = code.thresholds[l];
+      require(std::equal(values.begin(), values.end(), thresholds.begin(),
+                         [](float value, float threshold) { return !(value > 0.0f) || threshold > 0.0f; }),
+              "thresholds must be positive where values are");
     }
     if (!code.guards.empty()) require_tables("guards", code.guards, hidden, timesteps);
   }

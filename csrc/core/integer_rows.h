@@ -34,9 +34,11 @@ inline std::optional<IntegerRow> row_on_grid(const float* weights, int64_t n) {
     lowest = std::min(lowest, exponent - 24 + __builtin_ctz(static_cast<unsigned>(std::abs(mantissa))));
   }
   row.exponent = lowest == 1000 ? 0 : lowest;
+  row.integers.reserve(static_cast<size_t>(n));
+  const double per_unit = std::ldexp(1.0, -row.exponent);  // a power of two: products are exact
   double sum = 0.0;
   for (int64_t k = 0; k < n; ++k) {
-    const double integer = std::ldexp(static_cast<double>(weights[k]), -row.exponent);
+    const double integer = static_cast<double>(weights[k]) * per_unit;
     sum += std::abs(integer);
     if (sum >= 0x1p24) return std::nullopt;
     row.integers.push_back(static_cast<int32_t>(integer));
@@ -53,13 +55,15 @@ inline IntegerRow rounded_row(const float* weights, int64_t n, int64_t most_sum)
   for (int64_t k = 0; k < n; ++k) largest = std::max(largest, std::abs(weights[k]));
   IntegerRow row;
   row.exponent = std::max(-149, largest == 0.0f ? 0 : std::ilogb(largest) - 22);
+  row.integers.reserve(static_cast<size_t>(n));
   for (bool fits = false; !fits;) {
     fits = true;
+    const double per_unit = std::ldexp(1.0, -row.exponent);
     row.integers.clear();
     row.largest = 0;
     int64_t positive = 0, negative = 0;
     for (int64_t k = 0; k < n && fits; ++k) {
-      const double nearest = std::nearbyint(std::ldexp(static_cast<double>(weights[k]), -row.exponent));
+      const double nearest = std::nearbyint(static_cast<double>(weights[k]) * per_unit);
       fits = std::abs(nearest) <= kMostInteger;
       if (!fits) break;
       const auto integer = static_cast<int32_t>(nearest);

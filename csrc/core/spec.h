@@ -3,6 +3,7 @@
 // can be wrong, so the kernels check nothing. Meaning and defaults are documented in python/snnfast/spec/.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <stdexcept>
@@ -43,6 +44,10 @@ struct NetworkSpec {
   int64_t n_out() const { return layers.back().n_out; }
 };
 
+inline bool all_finite(const std::vector<float>& numbers) {
+  return std::all_of(numbers.begin(), numbers.end(), [](float x) { return std::isfinite(x); });
+}
+
 inline void validate(const NetworkSpec& net) {
   require(!net.layers.empty(), "weights must have at least one layer, got none");
   require(net.timesteps >= 1 && net.timesteps <= (int64_t{1} << 24),
@@ -59,8 +64,8 @@ inline void validate(const NetworkSpec& net) {
             name + " must have as many columns as the layer before has outputs");
     require(layer.bias.empty() || static_cast<int64_t>(layer.bias.size()) == layer.n_out,
             "biases[" + std::to_string(i) + "] must have n_out numbers");
-    for (float w : layer.weights) require(std::isfinite(w), name + " must be finite");
-    for (float b : layer.bias) require(std::isfinite(b), "biases[" + std::to_string(i) + "] must be finite");
+    require(all_finite(layer.weights), name + " must be finite");
+    require(all_finite(layer.bias), "biases[" + std::to_string(i) + "] must be finite");
   }
   require(!net.split_inputs || net.features() % 2 == 0, "split inputs need an even number of encoded features");
   require(net.n_in() >= 1, "the network must have at least one input feature");
