@@ -118,7 +118,7 @@ def benchmark_plot(cases: Sequence[Mapping[str, Any]], path: PathLike, *, title:
         [labelled[label] for label in named],
         named,
         loc="outside lower center",
-        ncols=3,
+        ncols=3 if len(panels) > 1 else 2,  # three are wider than one panel
         frameon=False,
         fontsize=10.5,
         handlelength=2.2,
