@@ -155,6 +155,16 @@ def test_without_any_peer_nothing_is_timed(tiny, monkeypatch):
     assert network._run_peers(tiny, 5, 2) == {"there-is-no-such-library": {"missing": "not installed"}}
 
 
+def test_a_peer_that_does_not_run_says_why_and_stops_nobody(tiny, monkeypatch):
+    def other(spiking):
+        raise AttributeError("no init_leaky")
+
+    monkeypatch.setattr(network, "PEERS", (_as_peer(other, "numpy"), _as_peer(NaiveTorch)))
+    found = network._run_peers(tiny, 5, 2)
+    assert found["numpy"] == {"missing": "does not run: AttributeError: no init_leaky"}
+    assert found["torch"]["times_slower_than_snnfast"] > 0
+
+
 def test_a_peer_that_cannot_be_imported_says_why(monkeypatch):
     monkeypatch.setattr(peers.metadata, "version", lambda name: "1.0")
     broken = dataclasses.replace(_as_peer(NaiveTorch), package="snnfast.there_is_no_such_module")

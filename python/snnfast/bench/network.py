@@ -167,8 +167,12 @@ def _run_peers(workload: Workload, batch: int, rounds: int) -> dict[str, Any]:
             found[peer.name] = {"missing": missing}
             continue
         sample = workload.observations(min(max(batch, ENOUGH_SAMPLES), MANY_FOR_PEERS))
-        found[peer.name] = check_peer(peer, peer.build(network, len(sample)), network, sample)
-        run = peer.build(network, batch)
+        try:
+            found[peer.name] = check_peer(peer, peer.build(network, len(sample)), network, sample)
+            run = peer.build(network, batch)
+        except Exception as error:  # whatever a foreign package raises, in a version that works otherwise
+            found[peer.name] = {"missing": f"does not run: {type(error).__name__}: {error}"}
+            continue
         rivals[peer.name] = lambda run=run: run(observations)  # type: ignore[misc]
     if len(rivals) == 2:
         return found
