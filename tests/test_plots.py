@@ -494,3 +494,15 @@ def test_every_rival_is_named_within_the_picture(tmp_path: Path, figures: list[A
     canvas.draw()
     box = legend.get_window_extent(canvas.get_renderer())
     assert 0 <= box.x0 < box.x1 <= figures[0].bbox.width
+
+
+def test_a_library_with_another_result_is_not_drawn(tmp_path: Path, figures: list[Any]) -> None:
+    case = {"workload": "tiny", "rate_wanted": 0.1, "batch": 1, "sizes": [4, 2], "timesteps": 3}
+    case["seconds"] = {"snnfast": {"times_faster_than_naive": 3.0}}
+    case["peers"] = {
+        "sinabs": {"times_faster_than_naive": 0.5, "same": True},
+        "norse": {"times_faster_than_naive": 0.4, "same": False},
+        "snntorch": {"missing": "not installed"},
+    }
+    plots.benchmark_plot([case], tmp_path / "b.png")
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["snnfast, exact", "sinabs"]

@@ -275,7 +275,7 @@ def legend(quick: bool) -> str:
     rounds = f"""snnfast and torch {ROUNDS} rounds (9 where a call lasts
 over 0.1 s, 3 where one lasts over a second), libraries {PEER_ROUNDS} (1 where a call lasts over a second)."""
     if quick:
-        rounds = f"{QUICK_ROUNDS} rounds, too few\nfor figures to quote."
+        rounds = f"{QUICK_ROUNDS} rounds, too few for figures to quote."
     return f"\nAll on one thread each, rivals taking turns round by round: {rounds}{_LEGEND}"
 
 

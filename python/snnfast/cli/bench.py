@@ -74,7 +74,10 @@ def add(subparsers: Subparsers) -> None:
         help="of contract: judge a method wherever it is possible, not only where it is quicker",
     )
     parser.add_argument(
-        "--workload", choices=tuple(_WORKLOADS), action="append", help="of network: only this one (may be repeated)"
+        "--workload",
+        choices=tuple(_WORKLOADS),
+        action="append",
+        help="of network: only this one (may be repeated; with --quick, tiny only)",
     )
     parser.add_argument(
         "--peers",
