@@ -403,8 +403,11 @@ def test_the_command_fails_when_a_difference_is_unexplained(monkeypatch, capsys)
 
 
 def test_the_command_judges_matrix_products_on_request(capsys) -> None:
-    assert main(["bench", "contract", "--quick", "--method", "slices", "--json", "-"]) == 0
-    case = json.loads(capsys.readouterr().out)["cases"][0]
+    command = ["bench", "contract", "--quick", "--method", "slices", "--seed", "3", "--json", "-"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["seed"], found["method"]) == (3, "slices")  # what it takes to repeat it
+    case = found["cases"][0]
     assert case["method"]["method"] == "slices"
     assert case["unexplained"] == 0
     assert case["decisions"] == 500

@@ -40,6 +40,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
     captured = capsys.readouterr()
     found = json.loads(captured.out)
     assert list(found["networks"]) == ["4-16-16-2"]
+    assert found["decisions_per_call"] == {"4-16-16-2": 96}
     rows = found["networks"]["4-16-16-2"]
     assert list(rows) == list(PRESETS)
     assert rows["rate"]["neuron_steps"] == 3200

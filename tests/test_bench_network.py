@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
+import signal
+import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from snnfast import NeuronSpec, SpikingNetwork, plots
-from snnfast.backends import instruction_sets, measure_ceiling
+from snnfast.backends import instruction_sets, measure_ceiling, num_threads, set_num_threads
 from snnfast.bench import network, peers, two_threads
 from snnfast.bench.ceilings import LANES, Ceilings, cache_sizes, rows_in_runs
 from snnfast.bench.rivals import CarefulTorch, NaiveTorch
 from snnfast.bench.timing import Timing, best_ratio, paired_ratio, time_paired
-from snnfast.bench.workloads import OTHER_RATES, SHAPES, USUAL_RATE, Rate, hidden_rates, make_workload
+from snnfast.bench.workloads import OTHER_RATES, SHAPES, USUAL_RATE, Rate, Shape, hidden_rates, make_workload
 from snnfast.cli import main
 
 
@@ -151,6 +155,16 @@ def test_without_any_peer_nothing_is_timed(tiny, monkeypatch):
     assert network._run_peers(tiny, 5, 2) == {"there-is-no-such-library": {"missing": "not installed"}}
 
 
+def test_a_peer_that_does_not_run_says_why_and_stops_nobody(tiny, monkeypatch):
+    def other(spiking):
+        raise AttributeError("no init_leaky")
+
+    monkeypatch.setattr(network, "PEERS", (_as_peer(other, "numpy"), _as_peer(NaiveTorch)))
+    found = network._run_peers(tiny, 5, 2)
+    assert found["numpy"] == {"missing": "does not run: AttributeError: no init_leaky"}
+    assert found["torch"]["times_slower_than_snnfast"] > 0
+
+
 def test_a_peer_that_cannot_be_imported_says_why(monkeypatch):
     monkeypatch.setattr(peers.metadata, "version", lambda name: "1.0")
     broken = dataclasses.replace(_as_peer(NaiveTorch), package="snnfast.there_is_no_such_module")
@@ -268,12 +282,25 @@ def test_rows_in_runs_are_counted_per_sample():
 def test_paired_timing_takes_turns_and_gives_ratios():
     order = []
     timings = time_paired({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=3, round_seconds=0)
-    assert order == ["a", "a", "b", "b", *"ababab"]
+    assert order == [*"aaaa", *"bbbb", *"ababab"]
     assert timings["a"].calls == 1
     slow = Timing(3.0, 2.0, 0.0, (2.0, 3.0, 8.0), 1, 2.0)
     fast = Timing(1.0, 1.0, 0.0, (1.0, 1.0, 2.0), 1, 1.0)
     assert paired_ratio(slow, fast) == 3.0
     assert best_ratio(slow, fast) == 2.0
+
+
+@pytest.mark.parametrize("disturbed", [1, 2, 3, 4])
+def test_one_disturbed_call_does_not_make_rounds_of_a_single_call(disturbed):
+    count = 0
+
+    def call():
+        nonlocal count
+        count += 1
+        if count == disturbed:
+            time.sleep(0.05)
+
+    assert time_paired({"quick": call}, rounds=1, round_seconds=0.001)["quick"].calls > 1
 
 
 def test_the_quick_benchmark_from_end_to_end(tmp_path, capsys, two_torch_threads):
@@ -294,20 +321,84 @@ def test_the_quick_benchmark_from_end_to_end(tmp_path, capsys, two_torch_threads
         assert ("snnfast act" in case["seconds"]) == (case["batch"] == 1)
         for timed in case["seconds"].values():
             assert 0 < timed["best"] <= timed["median"]
-            assert {"spread", "times_faster_than_naive", "times_faster_than_naive_best"} <= set(timed)
+            assert {"spread", "calls", "times_faster_than_naive", "times_faster_than_naive_best"} <= set(timed)
         assert case["seconds"]["snnfast"]["ceiling"]["share"] > 0
         assert {p.name for p in peers.PEERS} == set(case["peers"])
         for name, peer in case["peers"].items():
             assert ("missing" in peer) != ("times_slower_than_snnfast" in peer), name
 
 
-def test_two_threads_against_two_processes():
+def test_two_threads_against_two_processes(monkeypatch):
+    blocked = []
+
+    def look(count):  # while they run
+        for process in multiprocessing.active_children():
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            blocked.append(int(status.split("SigBlk:")[1].split()[0], 16) >> (signal.SIGINT - 1) & 1)
+        set_num_threads(count)
+
+    monkeypatch.setattr(two_threads, "set_num_threads", look)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     found = two_threads.measure("tiny", 4096, rounds=2, seconds=0.05)
+    assert len(blocked) >= 2
+    assert all(blocked), "Ctrl-C is their parent's business"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     assert found["two_threads"] > 0
     assert found["two_processes"] > 0
     assert found["threads_over_processes"] > 0
     json.dumps(found)
     assert "two threads" in network.two_threads_line(found)
+
+
+def test_processes_that_cannot_be_started_are_told(monkeypatch):
+    def refuse(*arguments):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", refuse)
+    with pytest.raises(RuntimeError, match="does not answer") as raised:
+        two_threads.measure("tiny", 4096, rounds=1, seconds=0.01)
+    assert str(raised.value.__cause__) == "no more processes"
+
+
+def test_cases_stand_where_two_threads_cannot_be_measured(monkeypatch):
+    def refuse(*arguments):
+        raise RuntimeError("no processes here")
+
+    monkeypatch.setattr(network.two_threads, "measure", refuse)
+    monkeypatch.setattr(network, "provenance", lambda: {"machine": {"cores": 2}})
+    monkeypatch.setattr(network, "SHAPES", {"tiny": Shape((4, 16, 16, 2), 100, (4096,), 4096)})
+    monkeypatch.setattr(network, "OTHER_RATES", ())
+    monkeypatch.setattr(network, "ROUNDS", 1)
+    said = []
+    found = network.run(peers=False, say=said.append)
+    assert [case["batch"] for case in found["cases"]] == [4096]
+    assert found["two_threads"] == [{"workload": "tiny", "batch": 4096, "missing": "no processes here"}]
+    assert "two threads were not measured: no processes here" in "\n".join(said)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_workload_that_a_run_does_not_have_is_refused(quick):
+    name = "medium" if quick else "huge"
+    with pytest.raises(ValueError, match=rf"workloads{' of a quick run' * quick} must be of .*, got \['{name}'\]"):
+        network.run(quick=quick, workloads=["tiny", name], say=lambda text: None)
+
+
+def test_threads_are_as_before_after_words_that_nobody_reads(monkeypatch, two_torch_threads):
+    def say(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(network.os, "getloadavg", lambda: (9.0, 9.0, 9.0))  # worth a word before anything is measured
+    before = num_threads()
+    with pytest.raises(BrokenPipeError):
+        network.run(quick=True, peers=False, say=say)
+    assert torch.get_num_threads() == two_torch_threads
+    assert num_threads() == before
+
+
+def test_the_legend_says_how_many_rounds_there_were():
+    assert "31 rounds (9 where" in network.legend(quick=False)
+    assert "31" not in network.legend(quick=True)
+    assert "3 rounds, too few" in network.legend(quick=True)
 
 
 def test_the_picture_needs_cases(tmp_path):

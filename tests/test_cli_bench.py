@@ -45,6 +45,7 @@ def test_bench_evaluation(tmp_path, capsys, monkeypatch):
     assert found["thesis_way"]["scaled_seconds"] == pytest.approx(found["thesis_way"]["measured_seconds"] * 7.5)
     assert found["ratio"] == pytest.approx(found["thesis_way"]["scaled_seconds"] / found["seconds"])
     assert found["machine"]["snnfast"]
+    assert found["seed"] == 1
 
 
 def test_bench_evaluation_refuses_to_time_different_decisions(monkeypatch):
@@ -175,6 +176,31 @@ def test_bench_all(capsys, monkeypatch, tmp_path):
     found = json.loads((tmp_path / "all.json").read_text())
     names = ("network", "methods", "conversion", "choice", "evaluation", "contract")
     assert {k: v["name"] for k, v in found.items()} == {n: n for n in names}
+
+
+def test_what_was_measured_is_kept_whatever_comes_after_it(capsys, monkeypatch, tmp_path):
+    def fail(**options):
+        raise RuntimeError("training does not work here")
+
+    monkeypatch.setattr("snnfast.bench.network.run", lambda **options: {"cases": []})
+    monkeypatch.setattr("snnfast.bench.methods.run", lambda **options: {"name": "methods"})
+    monkeypatch.setattr("snnfast.bench.conversion.run", fail)
+    target = tmp_path / "all.json"
+    assert main(["bench", "all", "--json", str(target)]) == 1
+    assert "training does not work here" in capsys.readouterr().err
+    assert json.loads(target.read_text()) == {"network": {"cases": []}, "methods": {"name": "methods"}}
+    # A picture that cannot be drawn, here of no cases, is no reason to lose the figures.
+    one = tmp_path / "network.json"
+    assert main(["bench", "network", "--json", str(one), "--plot", str(tmp_path / "x.svg")]) == 1
+    assert "at least one measured case" in capsys.readouterr().err
+    assert json.loads(one.read_text()) == {"cases": []}
+
+
+def test_nothing_is_measured_before_a_row_that_is_not_there_is_refused(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("snnfast.bench.network.run", None)
+    assert main(["bench", "all", "--only", "spikeless", "--json", str(tmp_path / "all.json")]) == 1
+    assert "only must name recipes of" in capsys.readouterr().err
+    assert not (tmp_path / "all.json").exists()
 
 
 def test_a_measured_policy_that_falls_is_not_used(tmp_path):

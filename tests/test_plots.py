@@ -470,3 +470,39 @@ assert "matplotlib.figure" in sys.modules and "matplotlib.pyplot" not in sys.mod
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+# Benchmarks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("panels", [1, 2])
+def test_every_rival_is_named_within_the_picture(tmp_path: Path, figures: list[Any], panels: int) -> None:
+    rivals = {
+        key: {"times_faster_than_naive": 10.0 ** (at - 3)}
+        for at, (key, *_) in enumerate(reversed(plots.benchmark._RIVALS))
+    }
+    cases = [
+        {"workload": name, "rate_wanted": 0.1, "batch": batch, "sizes": [4, 2], "timesteps": 3, "seconds": rivals}
+        for name in ("tiny", "medium")[:panels]
+        for batch in (1, 256)
+    ]
+    plots.benchmark_plot(cases, tmp_path / "b.png")
+    check_picture(tmp_path / "b.png", figures[0])
+    (legend,) = figures[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == [label for _, label, *_ in plots.benchmark._RIVALS]
+    canvas = FigureCanvasAgg(figures[0])
+    canvas.draw()
+    box = legend.get_window_extent(canvas.get_renderer())
+    assert 0 <= box.x0 < box.x1 <= figures[0].bbox.width
+
+
+def test_a_library_with_another_result_is_not_drawn(tmp_path: Path, figures: list[Any]) -> None:
+    case = {"workload": "tiny", "rate_wanted": 0.1, "batch": 1, "sizes": [4, 2], "timesteps": 3}
+    case["seconds"] = {"snnfast": {"times_faster_than_naive": 3.0}}
+    case["peers"] = {
+        "sinabs": {"times_faster_than_naive": 0.5, "same": True},
+        "norse": {"times_faster_than_naive": 0.4, "same": False},
+        "snntorch": {"missing": "not installed"},
+    }
+    plots.benchmark_plot([case], tmp_path / "b.png")
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["snnfast, exact", "sinabs"]

@@ -405,4 +405,5 @@ def run(
         "explained: the membrane was then within the bound of rounding of the threshold. UNEXPLAINED includes outputs\n"
         "beyond their bound and must be 0."
     )
-    return {"benchmark": "contract", "quick": quick, "unexplained": unexplained, **provenance(), "cases": cases}
+    settings = {"quick": quick, "seed": seed, "method": method}
+    return {"benchmark": "contract", **settings, "unexplained": unexplained, **provenance(), "cases": cases}

@@ -13,7 +13,7 @@ import dataclasses
 import operator
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -115,10 +115,7 @@ def run(
         ValueError: if ``only`` names no recipe.
         RuntimeError: if fewer than one policy in five holds.
     """
-    unknown = sorted(set(only) - {recipe.name for recipe in RECIPES})
-    if unknown:
-        raise ValueError(f"only must name recipes of {[recipe.name for recipe in RECIPES]}, got {unknown}")
-    recipes = [recipe for recipe in RECIPES if not only or recipe.name in only]
+    recipes = recipes_of(only)
     protocol = protocol or Protocol(replay_size=60_000, held_out_size=_HELD_OUT)
     folder = cache_folder(default_cache() if cache is None else cache, protocol)
     say(f"{protocol.env_id}: {seeds} policies, {protocol.episodes} x {protocol.max_steps} steps per policy and recipe")
@@ -141,6 +138,18 @@ def run(
     }
     say(table(result))
     return result
+
+
+def recipes_of(only: Collection[str]) -> list[Recipe]:
+    """The recipes of these names, in their usual order; all of them for none.
+
+    Raises:
+        ValueError: if ``only`` names no recipe.
+    """
+    unknown = sorted(set(only) - {recipe.name for recipe in RECIPES})
+    if unknown:
+        raise ValueError(f"only must name recipes of {[recipe.name for recipe in RECIPES]}, got {unknown}")
+    return [recipe for recipe in RECIPES if not only or recipe.name in only]
 
 
 def _measure(held: Holding, recipe: Recipe) -> dict[str, Any]:

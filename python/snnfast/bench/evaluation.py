@@ -95,6 +95,7 @@ def run(
     scaled = per_decision * report.decisions
     result = {
         "benchmark": "evaluation",
+        "seed": seed,
         "what": f"{EPISODES} episodes x {MAX_STEPS} steps, T={network.timesteps}, compared with the original",
         "seconds": min(seconds),
         "all_seconds": seconds,

@@ -72,13 +72,15 @@ def run(*, quick: bool = False, batch: int = 4096, say: Callable[[str], None]) -
     before = backends.num_threads()
     backends.set_num_threads(1)
     try:
-        found = {}
+        found: dict[str, Any] = {}
+        calls: dict[str, int] = {}
         for case in cases(batch)[: 1 if quick else 2]:
+            calls[case.name] = len(case.batch)
             say(f"\n{case.name}, {len(case.batch)} decisions per call, one thread\n{_HEADER}")
             found[case.name] = _measure(case, 3 if quick else 21, say)
     finally:
         backends.set_num_threads(before)
-    return {"benchmark": "methods", "quick": quick, "networks": found, **provenance()}
+    return {"benchmark": "methods", "quick": quick, "decisions_per_call": calls, "networks": found, **provenance()}
 
 
 def neuron_steps(network: SpikingNetwork, mean_steps: float) -> float:

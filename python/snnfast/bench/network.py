@@ -167,8 +167,12 @@ def _run_peers(workload: Workload, batch: int, rounds: int) -> dict[str, Any]:
             found[peer.name] = {"missing": missing}
             continue
         sample = workload.observations(min(max(batch, ENOUGH_SAMPLES), MANY_FOR_PEERS))
-        found[peer.name] = check_peer(peer, peer.build(network, len(sample)), network, sample)
-        run = peer.build(network, batch)
+        try:
+            found[peer.name] = check_peer(peer, peer.build(network, len(sample)), network, sample)
+            run = peer.build(network, batch)
+        except Exception as error:  # whatever a foreign package raises, in a version that works otherwise
+            found[peer.name] = {"missing": f"does not run: {type(error).__name__}: {error}"}
+            continue
         rivals[peer.name] = lambda run=run: run(observations)  # type: ignore[misc]
     if len(rivals) == 2:
         return found
@@ -189,6 +193,7 @@ def _describe(timing: Timing, naive: Timing, relu: Timing | None) -> dict[str, A
         "best_processor_time": timing.processor,
         "spread": timing.spread,
         "rounds": len(timing.rounds),
+        "calls": timing.calls,
         "times_faster_than_naive": paired_ratio(naive, timing),
         "times_faster_than_naive_best": best_ratio(naive, timing),
     }
@@ -210,26 +215,31 @@ def run(
     Args:
         quick: one small workload and few rounds, to see that it works; no figures to quote.
         peers: time the other libraries that are installed.
-        workloads: names of :data:`~snnfast.bench.workloads.SHAPES`; all unless given.
+        workloads: names of :data:`~snnfast.bench.workloads.SHAPES`; all unless given. A quick run has "tiny" only.
         say: prints a few lines.
 
     Returns:
         The figures, as JSON types.
 
     Raises:
+        ValueError: if ``workloads`` names one that such a run does not have.
         RuntimeError: if a check fails; then that case is not timed.
     """
-    shapes = {n: s for n, s in (QUICK_SHAPES if quick else SHAPES).items() if not workloads or n in workloads}
+    known = QUICK_SHAPES if quick else SHAPES
+    unknown = sorted(set(workloads or ()) - set(known))
+    if unknown:
+        raise ValueError(f"workloads{' of a quick run' * quick} must be of {list(known)}, got {unknown}")
+    shapes = {n: s for n, s in known.items() if not workloads or n in workloads}
     rounds = QUICK_ROUNDS if quick else ROUNDS
     torch_threads, own_threads = torch.get_num_threads(), num_threads()
-    torch.set_num_threads(1)
-    set_num_threads(1)
-    ceilings = Ceilings()
-    result: dict[str, Any] = {"benchmark": "network", "quick": quick, **provenance()}
-    result["load_average"] = os.getloadavg()[0]
-    if result["load_average"] > 0.5:
-        say(f"other work is running (load {result['load_average']:.1f}): trust the ratios, not the times\n")
     try:
+        torch.set_num_threads(1)
+        set_num_threads(1)
+        ceilings = Ceilings()
+        result: dict[str, Any] = {"benchmark": "network", "quick": quick, **provenance()}
+        result["load_average"] = os.getloadavg()[0]
+        if result["load_average"] > 0.5:
+            say(f"other work is running (load {result['load_average']:.1f}): trust the ratios, not the times\n")
         result["ceilings"] = ceilings.table()
         say(ceilings_table(result["ceilings"], ceilings.isa))
         result["cases"], result["two_threads"] = [], []
@@ -246,19 +256,30 @@ def run(
         for name, shape in shapes.items():
             if quick or name == "large" or result["machine"]["cores"] < 2:
                 continue
-            pair = two_threads.measure(name, max(b for b in shape.batches if b >= MANY_SAMPLES))
+            batch = max(b for b in shape.batches if b >= MANY_SAMPLES)
+            try:
+                pair = two_threads.measure(name, batch)
+            except (OSError, RuntimeError) as error:  # no processes to be had here: what was timed before stands
+                pair = {"workload": name, "batch": batch, "missing": str(error)}
             result["two_threads"].append(pair)
             say(two_threads_line(pair))
     finally:
         torch.set_num_threads(torch_threads)
         set_num_threads(own_threads)
-    say(LEGEND)
+    say(legend(quick))
     return result
 
 
-LEGEND = f"""
-All on one thread each, rivals taking turns round by round: snnfast and torch {ROUNDS} rounds (9 where a call lasts
-over 0.1 s, 3 where one lasts over a second), libraries {PEER_ROUNDS} (1 where a call lasts over a second).
+def legend(quick: bool) -> str:
+    """What the tables of :func:`run` mean."""
+    rounds = f"""snnfast and torch {ROUNDS} rounds (9 where a call lasts
+over 0.1 s, 3 where one lasts over a second), libraries {PEER_ROUNDS} (1 where a call lasts over a second)."""
+    if quick:
+        rounds = f"{QUICK_ROUNDS} rounds, too few for figures to quote."
+    return f"\nAll on one thread each, rivals taking turns round by round: {rounds}{_LEGEND}"
+
+
+_LEGEND = """
 x naive, x ReLU: times faster than naive torch and than the original network's forward pass, which takes no time
 steps; paired medians, and in brackets the ratio of the best of each. +-: half the distance of the quartiles.
 Rates: share of neurons that fire per step and hidden layer. Ceiling: the least time that this machine could take for
@@ -314,6 +335,8 @@ def ceilings_table(rates: dict[str, float], isa: str) -> str:
 
 def two_threads_line(pair: dict[str, Any]) -> str:
     """Two threads against two processes."""
+    if "missing" in pair:
+        return f"\n{pair['workload']}, batch {pair['batch']:,}: two threads were not measured: {pair['missing']}"
     return (
         f"\n{pair['workload']}, batch {pair['batch']:,}: two threads {pair['two_threads']:,.0f} samples/s, two "
         f"separate processes of one thread {pair['two_processes']:,.0f}: {pair['threads_over_processes']:.2f} of it "

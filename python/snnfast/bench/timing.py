@@ -63,8 +63,8 @@ def time_paired(
     calls, slowest = {}, 0.0
     for name, call in rivals.items():
         once, _ = _seconds(call, 1)
-        if once < 0.5:  # the first call of a quick one may have built or fetched something
-            once, _ = _seconds(call, 1)
+        if once < 0.5:  # the first call of a quick one may have built or fetched something; others may be disturbed
+            once = min(_seconds(call, 1)[0] for _ in range(3))
         slowest = max(slowest, once)
         calls[name] = max(1, int(round_seconds / max(once, 1e-7)))
     if slowest > 0.1:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -52,6 +54,16 @@ def _process(name: str, batch: int, seconds: float, start: Any, answers: Any) ->
         answers.put(_samples_per_second(workload.spiking, observations, seconds))
 
 
+def _start_deaf_to_ctrl_c(processes: Sequence[BaseProcess]) -> None:
+    """Start processes that Ctrl-C does not reach: their parent ends them, without tracebacks of their own."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # children inherit it
+    try:
+        for process in processes:
+            process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def measure(name: str, batch: int, *, rounds: int = 5, seconds: float = 1.0) -> dict[str, Any]:
     """Compare two threads with two processes, round after round.
 
@@ -77,8 +89,7 @@ def measure(name: str, batch: int, *, rounds: int = 5, seconds: float = 1.0) -> 
     own_threads = num_threads()
     one, both, threads = [], [], []
     try:
-        for process in processes:
-            process.start()
+        _start_deaf_to_ctrl_c(processes)
         for _ in range(rounds):
             start.wait(_PATIENCE)
             both.append(answers.get(timeout=_PATIENCE) + answers.get(timeout=_PATIENCE))
@@ -91,7 +102,7 @@ def measure(name: str, batch: int, *, rounds: int = 5, seconds: float = 1.0) -> 
     finally:
         set_num_threads(own_threads)
         start.abort()
-        for process in processes:
+        for process in (p for p in processes if p.pid is not None):  # those that were started
             process.terminate()
             process.join()
     ratios = [a / b for a, b in zip(threads, both, strict=True)]

@@ -38,7 +38,9 @@ def add(subparsers: Subparsers) -> None:
             "similarity  decisions of converted policies against the originals', over several trained policies\n"
             "evaluation  a whole evaluation against the one-decision-at-a-time way of the 2020 thesis\n"
             "contract    is every difference between the fast and the exact contract explained by rounding?\n"
-            "all         all but similarity"
+            "all         all but similarity\n\n"
+            "network and methods time the same networks whatever --seed says. Ended before its time, all writes what\n"
+            "it has measured."
         ),
         example="snnfast bench similarity --preset rate --seeds 10 --json similarity.json",
     )
@@ -72,7 +74,10 @@ def add(subparsers: Subparsers) -> None:
         help="of contract: judge a method wherever it is possible, not only where it is quicker",
     )
     parser.add_argument(
-        "--workload", choices=tuple(_WORKLOADS), action="append", help="of network: only this one (may be repeated)"
+        "--workload",
+        choices=tuple(_WORKLOADS),
+        action="append",
+        help="of network: only this one (may be repeated; with --quick, tiny only)",
     )
     parser.add_argument(
         "--peers",
@@ -95,12 +100,24 @@ def _bench(arguments: argparse.Namespace, out: Output) -> int:
         check_plot(arguments.plot)
         check_target(arguments.plot, overwrite=True)
         check_distinct({"--json": arguments.json, "--plot": arguments.plot})
+    if "conversion" in what:
+        from snnfast.bench import conversion
+
+        conversion.recipes_of(arguments.only)  # refuses what there is not, before anything is measured
     results: dict[str, Any] = {}
-    for name in what:
-        if len(what) > 1:
-            out.say(f"\n== {name}")
-        results[name] = _one(name, arguments, out)
-    out.write(results if len(what) > 1 else results[what[0]])
+    try:
+        for name in what:
+            if len(what) > 1:
+                out.say(f"\n== {name}")
+            results[name] = _one(name, arguments, out)
+            if name == "network" and arguments.plot is not None:
+                from snnfast import plots
+
+                plots.benchmark_plot(results[name]["cases"], arguments.plot)
+                out.say(f"wrote {arguments.plot}")
+    finally:  # what was measured is worth keeping, whatever came after it
+        if results:
+            out.write(results if len(what) > 1 else results[what[0]])
     return int(any(result.get("unexplained", 0) > 0 for result in results.values()))
 
 
@@ -109,13 +126,7 @@ def _one(name: str, arguments: argparse.Namespace, out: Output) -> dict[str, Any
     if name == "network":
         from snnfast.bench import network
 
-        figures = network.run(quick=arguments.quick, peers=arguments.peers, workloads=arguments.workload, say=out.say)
-        if arguments.plot is not None:
-            from snnfast import plots
-
-            plots.benchmark_plot(figures["cases"], arguments.plot)
-            out.say(f"wrote {arguments.plot}")
-        return figures
+        return network.run(quick=arguments.quick, peers=arguments.peers, workloads=arguments.workload, say=out.say)
     if name == "methods":
         from snnfast.bench import methods
 

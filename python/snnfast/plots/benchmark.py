@@ -27,7 +27,8 @@ def benchmark_plot(cases: Sequence[Mapping[str, Any]], path: PathLike, *, title:
     """Draw how many times faster than naive torch everything is: a panel per network, over the batch size.
 
     Args:
-        cases: the "cases" of ``snnfast bench network``; those at other firing rates than the usual one are left out.
+        cases: the "cases" of ``snnfast bench network``; those at other firing rates than the usual one are left out,
+            and so are libraries whose result is another one.
         path: file to write.
         title: headline of the picture.
 
@@ -60,6 +61,7 @@ def benchmark_plot(cases: Sequence[Mapping[str, Any]], path: PathLike, *, title:
                 for found in [{**case["seconds"], **case.get("peers", {})}.get(key, {})]
                 # One decision by the quick way is worth a mark of its own where it is much quicker.
                 if "times_faster_than_naive" in found
+                and found.get("same", True)  # the speed of another result says nothing
                 and not (key == "snnfast act" and found["times_faster_than_naive"] < 2 * plain(case))
             ]
             if not points:
@@ -118,7 +120,7 @@ def benchmark_plot(cases: Sequence[Mapping[str, Any]], path: PathLike, *, title:
         [labelled[label] for label in named],
         named,
         loc="outside lower center",
-        ncols=3,
+        ncols=3 if len(panels) > 1 else 2,  # three are wider than one panel
         frameon=False,
         fontsize=10.5,
         handlelength=2.2,
