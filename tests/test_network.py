@@ -402,6 +402,18 @@ def test_networks_can_be_copied_sent_and_forgotten(net: sf.SpikingNetwork) -> No
     assert act(X.numpy()[0]) == net.act(X[0])
 
 
+def test_errors_name_what_the_user_has_called(net: sf.SpikingNetwork) -> None:
+    with pytest.raises(TypeError, match=r"act\(\) missing 1 required positional argument: 'observation'"):
+        net.act()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"act\(\) takes 1 positional argument but 2 were given"):
+        net.act(X[0], 3)  # type: ignore[misc]
+    with pytest.raises(ValueError, match=r"record must be one of 'spikes', 'potentials', got \['spikes'\]"):
+        net.simulate(X, record=[["spikes"]])  # type: ignore[list-item]
+    for call in (net, net.act, net.simulate):
+        with pytest.raises(TypeError, match="observations must be a plain array, got one with a mask"):
+            call(np.ma.masked_less(X[0].numpy(), 1))
+
+
 def test_simulate_returns_counts_and_records(net: sf.SpikingNetwork) -> None:
     plain = net.simulate(X)
     assert plain.spikes is None
@@ -467,6 +479,10 @@ def test_weights_come_back_and_are_private() -> None:
 W = np.ones((2, 3), dtype=np.float32)
 
 
+class OwnCode(sf.RateCode):
+    pass
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -497,11 +513,51 @@ W = np.ones((2, 3), dtype=np.float32)
         (dict(split_inputs="yes"), TypeError, "split_inputs must be True or False, got 'yes'"),
         (dict(weights=[W[:, :1]], bias_input=True), ValueError, "must have at least 2 columns when bias_input is set"),
         (dict(output_scale=math.inf), ValueError, "output_scale must be finite"),
+        (dict(weights=[torch.ones(2, 3).to(torch.float8_e4m3fn)]), TypeError, r"weights\[0\] must hold real"),
+        (dict(weights=[torch.ones(2, 3, dtype=torch.complex64).conj()]), TypeError, r"weights\[0\] must hold real"),
+        (dict(weights=[[[1, 2, 3], [4]]]), ValueError, r"weights\[0\] must be an array, got list that is none"),
+        (dict(weights=[np.ma.masked_less(W, 2)]), TypeError, r"weights\[0\] must be a plain array, got one with"),
+        (dict(timesteps=10**5000), ValueError, "timesteps must be from 1 to 16777216, got a number of 16610 bits"),
+        (dict(encoding=np.array(["constant"])), ValueError, "encoding must be one of 'constant'"),
+        (dict(encoding=np.array(["constant", "poisson"])), ValueError, "encoding must be one of 'constant'"),
+        (dict(code=OwnCode(copies=2)), TypeError, "code must be a RateCode, .* got OwnCode"),
+        (dict(conversion=5), TypeError, "conversion must be a mapping, got int"),
+        (dict(conversion=[("a", 1)]), TypeError, "conversion must be a mapping, got list"),
     ],
 )  # fmt: skip
 def test_bad_networks_are_refused(arguments: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         sf.SpikingNetwork(**{"weights": [W], **arguments})  # type: ignore[arg-type]
+
+
+@of_nested
+def test_weights_that_only_stand_for_numbers() -> None:
+    with pytest.raises(TypeError, match=r"weights\[0\] must be a dense tensor with data, got one on cpu \(nested\)"):
+        sf.SpikingNetwork([torch.nested.nested_tensor([torch.ones(3)])])
+    negated = torch.complex(X, X).conj().imag
+    assert torch.equal(sf.SpikingNetwork([negated]).weights[0], -X)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error", "message"),
+    [
+        ([[1.0], [1.0, 2.0]], ValueError, "bounds must be an array, got list that is none"),
+        (["1", "2"], TypeError, "bounds must hold real numbers, got <U1"),
+        ([None], TypeError, "bounds must hold real numbers, got object"),
+        ([1j], TypeError, "bounds must hold real numbers, got complex128"),
+        (5, ValueError, "bounds must be one number per step"),
+        ([-1.0], ValueError, "bounds must be one number per step, none negative"),
+    ],
+)
+def test_bad_bounds_are_refused(bounds: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sf.EarlyExit("calibrated", bounds)  # type: ignore[arg-type]
+
+
+def test_bounds_may_be_a_tensor_and_infinite() -> None:
+    exits = sf.EarlyExit("calibrated", torch.tensor([math.inf, 1.0], requires_grad=True))  # type: ignore[arg-type]
+    assert exits.bounds is not None
+    assert exits.bounds.tolist() == [math.inf, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, overload
@@ -30,6 +29,7 @@ from snnfast.spec import (
     check_seed,
     code_from_json,
     code_to_json,
+    is_masked,
 )
 
 _CPU = torch.device("cpu")
@@ -41,6 +41,8 @@ def _as_observations(value: object, n_in: int, device: torch.device = _CPU) -> T
     Tensors must be there already, as everywhere in torch; arrays, which have no device, are sent.
     """
     if isinstance(value, np.ndarray):
+        if is_masked(value):
+            raise TypeError("observations must be a plain array, got one with a mask: fill it first")
         if value.dtype.kind not in "iu" and not (value.dtype.kind == "f" and value.dtype.itemsize in (4, 8)):
             raise TypeError(f"observations must be float32, float64 or integers, got numpy {value.dtype}")
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
@@ -135,6 +137,8 @@ class SpikingNetwork:
         )
         if not isinstance(exact, bool):
             raise TypeError(f"exact must be True or False, got {exact!r}")
+        if conversion is not None and not isinstance(conversion, Mapping):
+            raise TypeError(f"conversion must be a mapping, got {type(conversion).__name__}")
         self._spec = spec
         self._exact = exact
         self._backend = backends.resolve(backend)
@@ -151,7 +155,7 @@ class SpikingNetwork:
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
         if type(self).act is SpikingNetwork.act:
-            general = functools.partial(_decide, self._run, self._n_in, self.device)
+            general = _general_act(self._run, self._n_in, self.device)
             self.act = self._executable.act(general)  # type: ignore[method-assign]
 
     # What it is -----------------------------------------------------------------------------------------------------
@@ -307,15 +311,16 @@ class SpikingNetwork:
         ops.refuse_tracing("simulate")
         if not isinstance(record, (str, Collection)):
             raise TypeError(f"record must be a collection of names, got {type(record).__name__}")
-        wanted = frozenset({record} if isinstance(record, str) else record)
-        for name in wanted:
+        names = (record,) if isinstance(record, str) else record
+        for name in names:
             check_choice("record", name, Record)
+        wanted = frozenset(names)
         batch = _as_observations(observations, self._n_in, self.device)
         return self._executable.simulate(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed), wanted)
 
     def act(self, observation: Tensor | npt.NDArray[Any], *, seed: int = 0) -> int:
         """The decision for one observation (n_in,): the index of the largest output, the first one at a tie."""
-        return _decide(self._run, self._n_in, self.device, observation, seed=seed)
+        return _general_act(self._run, self._n_in, self.device)(observation, seed=seed)
 
     def to(self, device: str | torch.device) -> SpikingNetwork:
         """This network on another device: ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
@@ -450,19 +455,16 @@ class SpikingNetwork:
         return network
 
 
-def _decide(
-    run: Callable[[Tensor, int], Tensor],
-    n_in: int,
-    device: torch.device,
-    observation: Tensor | npt.NDArray[Any],
-    *,
-    seed: int = 0,
-) -> int:
+def _general_act(run: Callable[[Tensor, int], Tensor], n_in: int, device: torch.device) -> Callable[..., int]:
     """:meth:`SpikingNetwork.act` for every kind of observation."""
-    batch = _as_observations(observation, n_in, device)
-    if batch.ndim != 1:
-        raise ValueError(f"observation must have shape ({n_in},), got {tuple(batch.shape)}")
-    return int(run(batch.unsqueeze(0), check_seed(seed))[0].argmax())
+
+    def act(observation: Tensor | npt.NDArray[Any], *, seed: int = 0) -> int:
+        batch = _as_observations(observation, n_in, device)
+        if batch.ndim != 1:
+            raise ValueError(f"observation must have shape ({n_in},), got {tuple(batch.shape)}")
+        return int(run(batch.unsqueeze(0), check_seed(seed))[0].argmax())
+
+    return act
 
 
 def _rebuild(kind: type[SpikingNetwork], *arguments: Any) -> SpikingNetwork:
