@@ -318,6 +318,20 @@ def test_require(file):
         ({"tensors": {"w": np.array(["a"])}}, TypeError, "must be numeric"),
         ({"tensors": {"w": torch.zeros(1, device="meta")}}, TypeError, "must be dense and hold data"),
         ({"tensors": {1: torch.zeros(1)}}, TypeError, "named by strings"),
+        ({"tensors": [torch.zeros(1)]}, TypeError, "tensors must be a mapping, got list"),
+        (
+            {"tensors": {"w": torch.zeros(1, dtype=torch.complex128)}},
+            TypeError,
+            r"a file can hold, got torch\.complex128",
+        ),
+        ({"tensors": {"w": torch.zeros(1).to(torch.float8_e4m3fn)}}, TypeError, r"can hold, got torch\.float8_e4m3fn"),
+        # safetensors writes it, and cannot read it
+        (
+            {"tensors": {"w": torch.zeros(1).to(torch.float8_e8m0fnu)}},
+            TypeError,
+            r"can hold, got torch\.float8_e8m0fnu",
+        ),
+        ({"tensors": {"w": np.ma.masked_less(np.zeros(2), 1)}}, TypeError, "a plain array, got one with a mask"),
         ({"tensors": {"__metadata__": torch.zeros(1)}}, ValueError, "printable names"),
         ({"tensors": {"": torch.zeros(1)}}, ValueError, "printable names"),
         ({"tensors": {"a\n": torch.zeros(1)}}, ValueError, "printable names"),
@@ -352,6 +366,23 @@ def test_a_path_is_text(path):
     ):
         with pytest.raises(TypeError, match=message):
             call()
+
+
+def test_a_path_without_null_characters():
+    for call in (lambda: checkpoint.save("a\0b", "policy", {}, {}), lambda: checkpoint.load("a\0b", "policy")):
+        with pytest.raises(ValueError, match=r"path must not hold a null character, got 'a\\x00b'"):
+            call()
+
+
+def test_a_forged_file_of_another_data_type(file):
+    tensors = {"w": torch.zeros(1).to(torch.float8_e4m3fn)}
+    about = {"writer": "snnfast", "format_version": "1", "kind": "policy", "metadata": "{}"}
+    about["sha256"] = checkpoint._checksum("policy", "{}", tensors)
+    file.write_bytes(safetensors.torch.save(tensors, metadata=about))
+    with pytest.raises(
+        CheckpointError, match=r"'w' is of a data type that snnfast does not write: torch\.float8_e4m3fn"
+    ):
+        checkpoint.load(file, "policy")
 
 
 @pytest.mark.parametrize("metadata", [{1: 2, "x": 3}, {1: 2}, {"a": [{"b": {None: 1}}]}, {"a": ({True: 1},)}])

@@ -13,9 +13,10 @@ import torch
 
 import snnfast as sf
 from conftest import CODES, Implementation, implementations, random_coded_spec, random_observations
-from snnfast import backends
+from snnfast import _core, backends
 from snnfast.reference import Simulation
 from snnfast.spec import DigitsCode, EarlyExit, NetworkSpec, RadixCode, RateCode, StagedCode
+from snnfast.spec.certificate import code_arguments
 from test_parity import RECORD_ALL, assert_same_bits, assert_same_simulation
 
 REFERENCE, *COMPILED = implementations()
@@ -305,3 +306,20 @@ def test_as_many_spikes_as_float32_counts_are_allowed() -> None:
     # A batch counts as one sample does, whichever way it is run: every copy fires at every step.
     counts = [network.simulate(torch.full((batch, 1), 2.0)).spike_counts[0] for batch in (1, 33)]
     assert {float(count) for batch in counts for count in batch.flatten()} == {2.0**24}
+
+
+@pytest.mark.parametrize("name", ["bounds", "left", "overtake", "drift", "rounding", "largest"])
+def test_tables_without_the_exit_that_reads_them_are_refused(name: str) -> None:
+    """The compiled module lays out what it is given, as large as an exit would need it."""
+    ones = tuple(np.ones((3, n), dtype=np.float32) for n in (5, 2))
+    spec = NetworkSpec(
+        tuple(np.ones(shape, dtype=np.float32) for shape in ((5, 1), (2, 5), (16, 2))),
+        (None, None, None),
+        sf.NeuronSpec(),
+        3,
+        code=sf.DigitsCode(ones, ones, ones),
+    )
+    short = np.ones(1, dtype=np.float32)
+    code = {**(code_arguments(spec) or {}), name: [short] if name in ("drift", "rounding") else short}
+    with pytest.raises(ValueError, match=f"{name}.* need a (calibrated|certified) exit"):
+        _core.Plan(**spec.plan_arguments(), code=code)

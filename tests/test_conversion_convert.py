@@ -254,6 +254,7 @@ def test_conversion_is_reproducible():
         ([[1.0, 2.0, 3.0, 4.0], [1.0]], ValueError, r"replay must hold observations of shape \(N, 4\), got list"),
         (torch.ones(5, 4).to_sparse(), TypeError, "replay must be a dense tensor with data, got .*sparse_coo"),
         (torch.ones(5, 4, device="meta"), TypeError, "replay must be a dense tensor with data, got one on meta"),
+        (np.ma.masked_less(np.ones((5, 4)), 2), TypeError, "replay must be a plain array, got one with a mask"),
         (None, ValueError, "scaling='neuron' needs a replay"),
     ],
 )

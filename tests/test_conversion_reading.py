@@ -181,6 +181,47 @@ def test_the_network_is_not_modified(training):
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning", "ignore:.*spectral_norm.*:FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])
+def test_a_network_that_changes_whenever_it_is_called_is_refused_and_left_as_it_was(norm):
+    torch.manual_seed(0)
+    policy = nn.Sequential(norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 2)).train()
+    before = copy.deepcopy(policy.state_dict())
+    with pytest.raises(
+        NotImplementedError, match=r"changes its buffer '0\..*_[uv]' whenever it is called, .*\.eval\(\)"
+    ):
+        read_network(policy)
+    assert all(torch.equal(before[k], v) for k, v in policy.state_dict().items())
+    assert len(read_network(policy.eval())) == 2
+
+
+def test_a_bias_that_is_one_number_for_all_neurons():
+    class Policy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.ones(3, 4)), nn.Parameter(torch.ones(1))
+
+        def forward(self, x):
+            return nn.functional.linear(x, self.weight, self.bias)
+
+    ((_, bias),) = read_network(Policy())
+    assert bias.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_outputs_of_another_precision_are_noticed():
+    class Policy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Linear(4, 2)
+
+        def forward(self, x):
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.layers(x)
+
+    with pytest.raises(NotImplementedError, match="the policy's outputs differ from those of its own Linear"):
+        read_network(Policy())
+
+
 def test_other_threads_may_run_the_network_meanwhile():
     class Policy(nn.Module):
         def __init__(self):

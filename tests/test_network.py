@@ -30,6 +30,9 @@ def net(request: pytest.FixtureRequest) -> sf.SpikingNetwork:
 
 X = torch.tensor([[0.5, -1.0, 2.0], [0.25, 0.0, -0.5]])
 
+# torch warns of its own nested tensors, once.
+of_nested = pytest.mark.filterwarnings("ignore:.*API of nested tensors:UserWarning")
+
 
 def test_same_kind_and_shape_out_as_in(net: sf.SpikingNetwork) -> None:
     out = net(X)
@@ -93,11 +96,16 @@ def test_not_contiguous_inputs_are_read_rightly_and_left_alone(net: sf.SpikingNe
     assert torch.equal(net(negated_view), net(X))
 
 
+@of_nested
 def test_devices_layouts_and_gradients_that_are_refused(net: sf.SpikingNetwork) -> None:
     with pytest.raises(ValueError, match="observations must be on the CPU, where this network runs, got device meta"):
         net(X.to("meta"))
     with pytest.raises(TypeError, match="observations must be a dense tensor"):
         net(X.to_sparse())
+    nested = torch.nested.nested_tensor([X[0], X[1]])
+    for call in (net, net.act, net.simulate):
+        with pytest.raises(TypeError, match="observations must be a dense tensor, got a nested one"):
+            call(nested)
     with pytest.raises(NotImplementedError, match=r"observations must not require a gradient"):
         net(X.clone().requires_grad_())
     with torch.no_grad():
@@ -126,8 +134,9 @@ def test_tensors_that_only_stand_for_others_are_refused() -> None:
         net(fake)
     with pytest.raises(ValueError, match="observations must be a plain tensor with data of its own"):
         net(torch._efficientzerotensor(2, 3))
-    with pytest.raises(ValueError, match="observations must be a plain tensor with data of its own"):
-        torch.func.functionalize(lambda x: net(x))(X)
+    assert torch.equal(torch.func.functionalize(lambda x: net(x))(X), net(X))  # by the operator
+    with pytest.raises(NotImplementedError, match=r"got one that a transform of torch\.func has made"):
+        torch.func.functionalize(lambda x: net.simulate(x).output)(X)
     parameter = torch.nn.Parameter(X.clone(), requires_grad=False)
     assert torch.equal(net(parameter), net(X))
 
@@ -393,6 +402,18 @@ def test_networks_can_be_copied_sent_and_forgotten(net: sf.SpikingNetwork) -> No
     assert act(X.numpy()[0]) == net.act(X[0])
 
 
+def test_errors_name_what_the_user_has_called(net: sf.SpikingNetwork) -> None:
+    with pytest.raises(TypeError, match=r"act\(\) missing 1 required positional argument: 'observation'"):
+        net.act()  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"act\(\) takes 1 positional argument but 2 were given"):
+        net.act(X[0], 3)  # type: ignore[misc]
+    with pytest.raises(ValueError, match=r"record must be one of 'spikes', 'potentials', got \['spikes'\]"):
+        net.simulate(X, record=[["spikes"]])  # type: ignore[list-item]
+    for call in (net, net.act, net.simulate):
+        with pytest.raises(TypeError, match="observations must be a plain array, got one with a mask"):
+            call(np.ma.masked_less(X[0].numpy(), 1))
+
+
 def test_simulate_returns_counts_and_records(net: sf.SpikingNetwork) -> None:
     plain = net.simulate(X)
     assert plain.spikes is None
@@ -458,6 +479,10 @@ def test_weights_come_back_and_are_private() -> None:
 W = np.ones((2, 3), dtype=np.float32)
 
 
+class OwnCode(sf.RateCode):
+    pass
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -488,11 +513,51 @@ W = np.ones((2, 3), dtype=np.float32)
         (dict(split_inputs="yes"), TypeError, "split_inputs must be True or False, got 'yes'"),
         (dict(weights=[W[:, :1]], bias_input=True), ValueError, "must have at least 2 columns when bias_input is set"),
         (dict(output_scale=math.inf), ValueError, "output_scale must be finite"),
+        (dict(weights=[torch.ones(2, 3).to(torch.float8_e4m3fn)]), TypeError, r"weights\[0\] must hold real"),
+        (dict(weights=[torch.ones(2, 3, dtype=torch.complex64).conj()]), TypeError, r"weights\[0\] must hold real"),
+        (dict(weights=[[[1, 2, 3], [4]]]), ValueError, r"weights\[0\] must be an array, got list that is none"),
+        (dict(weights=[np.ma.masked_less(W, 2)]), TypeError, r"weights\[0\] must be a plain array, got one with"),
+        (dict(timesteps=10**5000), ValueError, "timesteps must be from 1 to 16777216, got a number of 16610 bits"),
+        (dict(encoding=np.array(["constant"])), ValueError, "encoding must be one of 'constant'"),
+        (dict(encoding=np.array(["constant", "poisson"])), ValueError, "encoding must be one of 'constant'"),
+        (dict(code=OwnCode(copies=2)), TypeError, "code must be a RateCode, .* got OwnCode"),
+        (dict(conversion=5), TypeError, "conversion must be a mapping, got int"),
+        (dict(conversion=[("a", 1)]), TypeError, "conversion must be a mapping, got list"),
     ],
 )  # fmt: skip
 def test_bad_networks_are_refused(arguments: dict[str, object], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         sf.SpikingNetwork(**{"weights": [W], **arguments})  # type: ignore[arg-type]
+
+
+@of_nested
+def test_weights_that_only_stand_for_numbers() -> None:
+    with pytest.raises(TypeError, match=r"weights\[0\] must be a dense tensor with data, got one on cpu \(nested\)"):
+        sf.SpikingNetwork([torch.nested.nested_tensor([torch.ones(3)])])
+    negated = torch.complex(X, X).conj().imag
+    assert torch.equal(sf.SpikingNetwork([negated]).weights[0], -X)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "error", "message"),
+    [
+        ([[1.0], [1.0, 2.0]], ValueError, "bounds must be an array, got list that is none"),
+        (["1", "2"], TypeError, "bounds must hold real numbers, got <U1"),
+        ([None], TypeError, "bounds must hold real numbers, got object"),
+        ([1j], TypeError, "bounds must hold real numbers, got complex128"),
+        (5, ValueError, "bounds must be one number per step"),
+        ([-1.0], ValueError, "bounds must be one number per step, none negative"),
+    ],
+)
+def test_bad_bounds_are_refused(bounds: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        sf.EarlyExit("calibrated", bounds)  # type: ignore[arg-type]
+
+
+def test_bounds_may_be_a_tensor_and_infinite() -> None:
+    exits = sf.EarlyExit("calibrated", torch.tensor([math.inf, 1.0], requires_grad=True))  # type: ignore[arg-type]
+    assert exits.bounds is not None
+    assert exits.bounds.tolist() == [math.inf, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -527,12 +592,15 @@ def test_initial_potential_is_for_hidden_layers_only() -> None:
     assert potentials[1].flatten().tolist() == [0.0, 0.0, 0.0]
 
 
+@of_nested
 def test_layer_over_time_errors() -> None:
     current, v0 = torch.zeros(4, 2, 3), torch.zeros(2, 3)
     with pytest.raises(TypeError, match="current must be a torch tensor, got ndarray"):
         sf.if_forward(current.numpy(), v0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"v0 must be a dense float32 tensor, got torch\.float64"):
         sf.if_forward(current, v0.double())
+    with pytest.raises(TypeError, match=r"current must be a dense float32 tensor, got torch\.float32, nested"):
+        sf.if_forward(torch.nested.nested_tensor([v0, v0]), v0)
     with pytest.raises(ValueError, match=r"current must have shape \(T, B, N\), got \(2, 3\)"):
         sf.if_forward(v0, v0)
     with pytest.raises(ValueError, match=r"v0 must have shape \(2, 3\), as current asks, got \(3, 2\)"):

@@ -10,9 +10,13 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import snnfast as sf
 from conftest import random_observations, random_spec
@@ -236,6 +240,79 @@ class Policy(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.softmax(self.network(x * 2, original_units=True), dim=-1)
+
+
+# torch deprecates its own tracing, which programs still use, and torch itself.
+of_jit = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+
+
+@of_jit
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_what_writes_operations_down_meets_one(backend: str) -> None:
+    network, x = make_network()
+    network = sf.SpikingNetwork(network.weights, network.biases, timesteps=20, backend=backend)
+
+    def policy(x: torch.Tensor) -> torch.Tensor:
+        return network(2 * x) + 1
+
+    with torch.no_grad():
+        programs = [torch.jit.trace(policy, (x,)), torch.jit.trace(policy, (x[0],))]
+        programs += [make_fx(policy, tracing_mode=mode)(x) for mode in ("real", "fake", "symbolic")]
+        for program in programs:
+            given = -x[0] if program is programs[1] else -x
+            assert torch.equal(program(given), policy(given))
+        for what in (lambda x: network.simulate(x).output, lambda x: sf.if_forward(x[None], x)[0]):
+            with pytest.raises(NotImplementedError, match="would be constants"):
+                torch.jit.trace(what, (x,))
+            with pytest.raises(NotImplementedError, match="would be constants"):
+                make_fx(what)(x)
+
+
+def test_modes_that_look_at_operations_see_one() -> None:
+    network, x = make_network()
+    seen: list[object] = []
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return func(*args, **(kwargs or {}))
+
+    with Mode():
+        output = network(x)
+    assert torch.equal(output, network(x))
+    assert seen == [torch.ops.snnfast.run.default]
+
+
+@of_jit
+def test_derivatives_are_refused_forwards_and_backwards() -> None:
+    network, x = make_network()
+    for mode in (torch.func.jacrev, torch.func.jacfwd, torch.func.hessian):
+        with pytest.raises(NotImplementedError, match=r"observations must not .* spikes are not differentiable"):
+            mode(network)(x)
+        with pytest.raises(NotImplementedError, match=r"current must not .* spikes are not differentiable"):
+            mode(lambda x: sf.if_forward(x[None], torch.zeros_like(x))[1])(x)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(x, torch.ones_like(x))
+        for call in (network, network.simulate, lambda x: sf.if_forward(x[None], torch.zeros_like(x))):
+            with pytest.raises(NotImplementedError, match="must not carry a tangent"):
+                call(dual)
+        assert torch.equal(network(dual.detach()), network(x))
+
+    def scaled(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            factor = network(x).sum()
+        return (factor * x).sum()
+
+    assert torch.equal(torch.func.grad(scaled)(x), network(x).sum().expand_as(x))
+
+
+def test_only_a_call_of_a_network_can_be_mapped() -> None:
+    network, x = make_network()
+    layer = torch.vmap(lambda x: sf.if_forward(x[None, None], torch.zeros(1, 4), backend="reference")[1])
+    assert torch.equal(layer(x)[:, 0], sf.if_forward(x[None], torch.zeros(8, 4))[1])
+    for what in (network.act, lambda x: network.simulate(x).output, lambda x: sf.if_forward(x[None, None], x[None])[1]):
+        with pytest.raises(NotImplementedError, match=r"got one that a transform of torch\.func has made"):
+            torch.vmap(what)(x)
 
 
 def calls(graph: torch.fx.Graph) -> list[object]:

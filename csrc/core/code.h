@@ -83,6 +83,14 @@ inline void validate(const CodeSpec& code, int64_t features, const std::vector<i
     }
     if (!code.guards.empty()) require_tables("guards", code.guards, hidden, timesteps);
   }
+  // Tables that no exit asks for are not looked at below, but a plan would lay them out.
+  const bool certified = code.exit == ExitKind::certified;
+  require(code.exit == ExitKind::calibrated || code.bounds.empty(), "bounds need a calibrated exit");
+  require((certified && code.kind == CodeKind::radix) || (code.left.empty() && code.overtake.empty()),
+          "left and overtake need a certified exit of a radix code");
+  require((certified && code.kind == CodeKind::digits) ||
+              (code.drift.empty() && code.rounding.empty() && code.largest.empty()),
+          "drift, rounding and largest need a certified exit of digits");
   if (code.exit == ExitKind::none) return;
   require(n_out >= 2, "an exit needs two outputs");
   require(code.kind != CodeKind::staged, "a staged code has no exit");

@@ -27,7 +27,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from snnfast.spec import check_choice
+from snnfast.spec import check_choice, is_masked
 
 Kind = Literal["spiking-network", "policy", "replay", "training"]
 Path: TypeAlias = "str | os.PathLike[str]"
@@ -38,6 +38,13 @@ FORMAT_VERSION = 1
 # What the file says before its tensors; large enough for any metadata of ours, small enough to read unseen.
 _MAX_HEADER_BYTES = 16 * 2**20
 _WRITER = "snnfast"
+
+# What comes back as it was: of the others, safetensors writes some that it cannot read.
+_DTYPES = {
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    *(torch.uint16, torch.uint32, torch.uint64),
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.complex64, torch.float8_e5m2),
+}
 
 
 class CheckpointError(ValueError):
@@ -67,8 +74,12 @@ def save(
     """
     check_choice("kind", kind, Kind)
     _checked_path(path)
+    if not isinstance(tensors, Mapping):
+        raise TypeError(f"tensors must be a mapping, got {type(tensors).__name__}")
     copies = {_checked_name(name): _as_tensor(name, value) for name, value in tensors.items()}
     for name, tensor in copies.items():
+        if tensor.dtype not in _DTYPES:
+            raise TypeError(f"tensors[{name!r}] must be of a data type that a file can hold, got {tensor.dtype}")
         if not _is_finite(tensor):
             raise ValueError(f"tensors[{name!r}] must be finite, got NaN or infinity")
     if not isinstance(metadata, Mapping):
@@ -115,6 +126,11 @@ def load(path: Path, kind: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]
         tensors = safetensors.torch.load(len(header_bytes).to_bytes(8, "little") + header_bytes + body)
     except Exception as error:  # the reader has its own error type, and KeyError for a data type it does not know
         raise CheckpointError(path, f"damaged: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise CheckpointError(
+                path, f"tensor {name!r} is of a data type that snnfast does not write: {tensor.dtype}"
+            )
     if _checksum(kind, about["metadata"], tensors) != about["sha256"]:
         raise CheckpointError(path, "damaged: its content does not match its SHA-256")
     for name, tensor in tensors.items():
@@ -243,6 +259,8 @@ def _checked_path(path: object) -> str:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         raise TypeError(f"path must be a str or a path of it, got {type(path).__name__}")
+    if "\0" in text:
+        raise ValueError(f"path must not hold a null character, got {text!r}")
     return text
 
 
@@ -265,6 +283,8 @@ def _reproducible(data: bytes) -> bytes:
 
 def _as_tensor(name: str, value: object) -> torch.Tensor:
     """A private, dense CPU tensor with the bytes of ``value``."""
+    if is_masked(value):
+        raise TypeError(f"tensors[{name!r}] must be a plain array, got one with a mask")
     if isinstance(value, np.ndarray):
         native = value.astype(value.dtype.newbyteorder("="), order="C", copy=True)
         try:
@@ -272,8 +292,9 @@ def _as_tensor(name: str, value: object) -> torch.Tensor:
         except TypeError as error:
             raise TypeError(f"tensors[{name!r}] must be numeric, got {value.dtype}") from error
     if isinstance(value, torch.Tensor):
-        if value.device.type == "meta" or value.layout != torch.strided:
-            raise TypeError(f"tensors[{name!r}] must be dense and hold data, got {value.layout} on {value.device}")
+        if value.device.type == "meta" or value.layout != torch.strided or value.is_nested:
+            kind = "nested" if value.is_nested else value.layout
+            raise TypeError(f"tensors[{name!r}] must be dense and hold data, got {kind} on {value.device}")
         return value.detach().cpu().clone(memory_format=torch.contiguous_format).resolve_conj().resolve_neg()
     raise TypeError(f"tensors[{name!r}] must be an array or tensor, got {type(value).__name__}")
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from snnfast import backends
+from snnfast import backends, ops
 from snnfast.spec import NeuronSpec, Order
 
 
@@ -36,26 +36,32 @@ def if_forward(
 
     Raises:
         TypeError: if an argument is not a dense float32 tensor.
-        NotImplementedError: if it requires a gradient.
+        NotImplementedError: if it requires a gradient or carries a tangent; and but for backend "reference", which is
+            plain torch, in a program that torch writes down (``torch.jit.trace``) or transforms (``torch.vmap``).
         ValueError: if it is not on the CPU, a shape does not match, the threshold is not positive, or the order is
             unknown.
 
     Source: Rueckauer et al. 2017, Frontiers in Neuroscience 11:682, reset by subtraction.
     """
+    backend = backends.resolve(backend)
+    if backend != "reference":
+        ops.refuse_tracing("if_forward")
     for name, tensor in (("current", current), ("v0", v0)):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}")
-        if tensor.dtype != torch.float32 or tensor.layout != torch.strided:
-            raise TypeError(f"{name} must be a dense float32 tensor, got {tensor.dtype}, layout {tensor.layout}")
+        if tensor.dtype != torch.float32 or tensor.layout != torch.strided or tensor.is_nested:
+            kind = "nested" if tensor.is_nested else f"layout {tensor.layout}"
+            raise TypeError(f"{name} must be a dense float32 tensor, got {tensor.dtype}, {kind}")
         if tensor.device.type != "cpu":
             raise ValueError(f"{name} must be on the CPU, got device {tensor.device}")
-        if tensor.requires_grad and torch.is_grad_enabled():
-            raise NotImplementedError(f"{name} must not require a gradient: pass {name}.detach()")
+        ops.refuse_gradient(name, tensor)
+        if backend != "reference":
+            ops.refuse_transformed(name, tensor)
     if current.ndim != 3:
         raise ValueError(f"current must have shape (T, B, N), got {tuple(current.shape)}")
     if v0.shape != current.shape[1:]:
         raise ValueError(f"v0 must have shape {tuple(current.shape[1:])}, as current asks, got {tuple(v0.shape)}")
     neuron = NeuronSpec(threshold=threshold, order=order)
     return backends.if_forward(
-        current.detach().contiguous(), v0.detach().contiguous(), neuron.threshold, order, backends.resolve(backend)
+        current.detach().contiguous(), v0.detach().contiguous(), neuron.threshold, order, backend
     )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, overload
@@ -30,6 +29,7 @@ from snnfast.spec import (
     check_seed,
     code_from_json,
     code_to_json,
+    is_masked,
 )
 
 _CPU = torch.device("cpu")
@@ -41,6 +41,8 @@ def _as_observations(value: object, n_in: int, device: torch.device = _CPU) -> T
     Tensors must be there already, as everywhere in torch; arrays, which have no device, are sent.
     """
     if isinstance(value, np.ndarray):
+        if is_masked(value):
+            raise TypeError("observations must be a plain array, got one with a mask: fill it first")
         if value.dtype.kind not in "iu" and not (value.dtype.kind == "f" and value.dtype.itemsize in (4, 8)):
             raise TypeError(f"observations must be float32, float64 or integers, got numpy {value.dtype}")
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused as such
@@ -48,18 +50,16 @@ def _as_observations(value: object, n_in: int, device: torch.device = _CPU) -> T
     elif isinstance(value, Tensor):
         if type(value) not in (Tensor, torch.nn.Parameter):  # their numbers may lie elsewhere, or nowhere
             raise TypeError(f"observations must be a plain torch tensor, got {type(value).__name__}")
-        if value.layout != torch.strided:
-            raise TypeError(f"observations must be a dense tensor, got layout {value.layout}")
+        if value.layout != torch.strided or value.is_nested:
+            kind = "a nested one" if value.is_nested else f"layout {value.layout}"
+            raise TypeError(f"observations must be a dense tensor, got {kind}")
         if value.device != device:
             where = "the CPU" if device.type == "cpu" else f"device {device}"
             raise ValueError(f"observations must be on {where}, where this network runs, got device {value.device}")
         if value.dtype != torch.float32 and value.dtype not in ops.CONVERTED:
             raise TypeError(f"observations must be float32, float64 or integers, got {value.dtype}")
-        if value.requires_grad and torch.is_grad_enabled():
-            raise NotImplementedError(
-                "observations must not require a gradient: the spiking network is not differentiable. "
-                "Pass observations.detach(), or call it under torch.no_grad()"
-            )
+        ops.refuse_gradient("observations", value)
+        ops.refuse_transformed("observations", value)
         tensor = value.detach().to(torch.float32).contiguous()
         if tensor.is_conj() or tensor.is_neg():
             tensor = tensor.resolve_conj().resolve_neg()
@@ -137,6 +137,8 @@ class SpikingNetwork:
         )
         if not isinstance(exact, bool):
             raise TypeError(f"exact must be True or False, got {exact!r}")
+        if conversion is not None and not isinstance(conversion, Mapping):
+            raise TypeError(f"conversion must be a mapping, got {type(conversion).__name__}")
         self._spec = spec
         self._exact = exact
         self._backend = backends.resolve(backend)
@@ -153,7 +155,7 @@ class SpikingNetwork:
         # The lowest latency: a compiled function in the place of the method. What it falls back to must not hold this
         # object, or the two would keep each other alive for ever.
         if type(self).act is SpikingNetwork.act:
-            general = functools.partial(_decide, self._run, self._n_in, self.device)
+            general = _general_act(self._run, self._n_in, self.device)
             self.act = self._executable.act(general)  # type: ignore[method-assign]
 
     # What it is -----------------------------------------------------------------------------------------------------
@@ -251,15 +253,18 @@ class SpikingNetwork:
         Raises:
             TypeError, ValueError: if the observations are of the wrong kind, dtype, shape or device, or not finite.
         """
-        # Dynamo must not meet a compiled function. What other tracers send is never exactly a torch.Tensor.
+        # Dynamo must not meet a compiled function.
         if is_dynamo_compiling() and isinstance(observations, Tensor):
+            return self._as_operator(observations, seed, original_units)
+        # Others that look at operations must meet one, also where what they send is exactly a torch.Tensor.
+        if type(observations) is not np.ndarray and ops.is_watched() and isinstance(observations, Tensor):
             return self._as_operator(observations, seed, original_units)
         # The common case first, in the fewest steps: plain numbers, random ones (if any) from the default seed.
         if self._fast_run is not None and seed == 0 and type(seed) is int:
             plain: Tensor | FloatArray | None = self._fast_run(observations)  # it looks for itself
             if plain is not None:
                 return plain * self.output_scale if original_units else plain
-        if isinstance(observations, Tensor) and (torch.compiler.is_compiling() or ops.is_mapped(observations)):
+        if isinstance(observations, Tensor) and (torch.compiler.is_compiling() or ops.is_transformed(observations)):
             return self._as_operator(observations, seed, original_units)
         batch = _as_observations(observations, self._n_in, self.device)
         output = self._run(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed))
@@ -270,7 +275,10 @@ class SpikingNetwork:
         return output.cpu().numpy() if isinstance(observations, np.ndarray) else output
 
     def _as_operator(self, observations: Tensor, seed: int, original_units: bool) -> Tensor:
-        """The call as one operator of torch, for torch.compile, torch.export and torch.vmap."""
+        """The call as one operator of torch, for whatever looks at operations; see :mod:`snnfast.ops`."""
+        if not is_dynamo_compiling():  # what the operator would drop, or torch would refuse in riddles
+            refuse = ops.refuse_gradient if ops.is_transformed(observations) else ops.refuse_tangent
+            refuse("observations", observations)
         output = ops.run(observations, self._number, self._spec.n_out, check_seed(seed))
         return output * self.output_scale if original_units else output
 
@@ -298,18 +306,21 @@ class SpikingNetwork:
 
         Raises:
             TypeError, ValueError: as for calling the network; or an unknown name in ``record``.
+            NotImplementedError: in a program that torch writes down; that can only call the network.
         """
+        ops.refuse_tracing("simulate")
         if not isinstance(record, (str, Collection)):
             raise TypeError(f"record must be a collection of names, got {type(record).__name__}")
-        wanted = frozenset({record} if isinstance(record, str) else record)
-        for name in wanted:
+        names = (record,) if isinstance(record, str) else record
+        for name in names:
             check_choice("record", name, Record)
+        wanted = frozenset(names)
         batch = _as_observations(observations, self._n_in, self.device)
         return self._executable.simulate(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed), wanted)
 
     def act(self, observation: Tensor | npt.NDArray[Any], *, seed: int = 0) -> int:
         """The decision for one observation (n_in,): the index of the largest output, the first one at a tie."""
-        return _decide(self._run, self._n_in, self.device, observation, seed=seed)
+        return _general_act(self._run, self._n_in, self.device)(observation, seed=seed)
 
     def to(self, device: str | torch.device) -> SpikingNetwork:
         """This network on another device: ``"cpu"``, ``"cuda"`` or ``"cuda:<index>"``.
@@ -444,19 +455,16 @@ class SpikingNetwork:
         return network
 
 
-def _decide(
-    run: Callable[[Tensor, int], Tensor],
-    n_in: int,
-    device: torch.device,
-    observation: Tensor | npt.NDArray[Any],
-    *,
-    seed: int = 0,
-) -> int:
+def _general_act(run: Callable[[Tensor, int], Tensor], n_in: int, device: torch.device) -> Callable[..., int]:
     """:meth:`SpikingNetwork.act` for every kind of observation."""
-    batch = _as_observations(observation, n_in, device)
-    if batch.ndim != 1:
-        raise ValueError(f"observation must have shape ({n_in},), got {tuple(batch.shape)}")
-    return int(run(batch.unsqueeze(0), check_seed(seed))[0].argmax())
+
+    def act(observation: Tensor | npt.NDArray[Any], *, seed: int = 0) -> int:
+        batch = _as_observations(observation, n_in, device)
+        if batch.ndim != 1:
+            raise ValueError(f"observation must have shape ({n_in},), got {tuple(batch.shape)}")
+        return int(run(batch.unsqueeze(0), check_seed(seed))[0].argmax())
+
+    return act
 
 
 def _rebuild(kind: type[SpikingNetwork], *arguments: Any) -> SpikingNetwork:

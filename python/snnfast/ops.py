@@ -2,7 +2,8 @@
 """``torch.ops.snnfast.run``: a whole network over all its steps as one operator of torch.
 
 Calling a :class:`~snnfast.network.SpikingNetwork` runs its backend directly, which is quicker. Inside
-``torch.compile``, ``torch.export`` and ``torch.vmap`` the call becomes this operator, which keeps it whole.
+``torch.compile``, ``torch.export`` and ``torch.vmap`` the call becomes this operator, which keeps it whole; and so it
+does wherever torch writes operations down (``torch.jit.trace``, ``make_fx``), to which all else gives constants.
 
 An operator takes tensors and numbers only, so a network is named by a number, made of all that its outputs depend on. A
 program that names it finds any network like it that is alive in the process: an exported program that is saved and
@@ -23,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import Library
 
 
@@ -118,7 +120,7 @@ def _fake(observations: Tensor, network: int, n_out: int, seed: int) -> Tensor:
 
 def _no_gradient(ctx: Any, grad: Tensor) -> Any:
     raise NotImplementedError(
-        "snnfast::run has no gradient: the spiking network is not differentiable. "
+        "snnfast::run has no gradient: spikes are not differentiable. "
         "Pass observations.detach(), or call it under torch.no_grad()"
     )
 
@@ -145,8 +147,54 @@ torch.library.register_autocast("snnfast::run", "cpu", torch.float32, lib=_libra
 torch.library.register_autocast("snnfast::run", "cuda", torch.float32, lib=_library)
 
 
-#: Whether a tensor stands for many, inside ``torch.vmap``.
-is_mapped = torch._C._functorch.is_batchedtensor
+#: Whether a tensor stands for others, inside ``torch.vmap`` and the other transforms of ``torch.func``.
+is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
+
+_is_tracing, _modes = torch._C._is_tracing, torch._C._len_torch_dispatch_stack
+
+
+def is_watched() -> bool:
+    """Whether torch writes its operations down, or looks at them, or takes tangents along: it must meet an operator."""
+    return _is_tracing() or _modes() > 0 or forward_ad._current_level >= 0
+
+
+def refuse_tracing(what: str) -> None:
+    """Raise a ``NotImplementedError`` where ``what``, which is no operator, would be written down as a constant."""
+    if _is_tracing() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
+        raise NotImplementedError(
+            f"{what} cannot be part of a program that torch.jit.trace, torch.export or make_fx writes down, only a "
+            "call of a network can: its results would be constants there"
+        )
+
+
+def refuse_transformed(name: str, tensor: Tensor) -> None:
+    """Raise a ``NotImplementedError`` if a tensor only stands for others."""
+    if is_transformed(tensor):
+        raise NotImplementedError(
+            f"{name} must be a plain torch tensor, got one that a transform of torch.func has made, such as "
+            "torch.vmap: only a call of a network can be transformed"
+        )
+
+
+def refuse_gradient(name: str, tensor: Tensor) -> None:
+    """Raise a ``NotImplementedError`` if a derivative by ``tensor`` is wanted, backwards or forwards."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            f"{name} must not require a gradient: spikes are not differentiable. "
+            f"Pass {name}.detach(), or call it under torch.no_grad()"
+        )
+    refuse_tangent(name, tensor)
+
+
+def refuse_tangent(name: str, tensor: Tensor) -> None:
+    """Raise a ``NotImplementedError`` if ``tensor`` carries a tangent, of forward-mode differentiation."""
+    if forward_ad._current_level < 0:
+        return
+    tangent: Tensor | None = forward_ad.unpack_dual(tensor).tangent  # type: ignore[no-untyped-call]  # torch's
+    if tangent is not None:
+        raise NotImplementedError(
+            f"{name} must not carry a tangent: spikes are not differentiable. Pass {name}.detach()"
+        )
 
 
 #: dtypes that are converted to float32 without a word: the other real numbers that observations come in.

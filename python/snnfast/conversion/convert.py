@@ -11,7 +11,6 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from snnfast._version import __version__
@@ -38,6 +37,7 @@ from snnfast.spec import (
     RateCode,
     StagedCode,
     check_seed,
+    plain_array,
 )
 from snnfast.spec.codes import ExitKind
 
@@ -415,18 +415,11 @@ def _changes(before: list[FloatArray], after: list[FloatArray]) -> list[float]:
 
 def _observations(replay: ReplayLike | npt.ArrayLike | Tensor, n_in: int) -> FloatArray:
     values: Any = replay if isinstance(replay, (Tensor, np.ndarray)) else getattr(replay, "observations", replay)
-    if isinstance(values, Tensor):
-        if values.device.type == "meta" or values.layout != torch.strided:
-            raise TypeError(
-                f"replay must be a dense tensor with data, got one on {values.device.type} ({values.layout})"
-            )
-        values = values.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     try:
-        array = np.asarray(values)
+        array = plain_array("replay", values)
     except ValueError as error:  # rows of several lengths
         raise ValueError(
-            f"replay must hold observations of shape (N, {n_in}), got {type(replay).__name__} that is no array: {error}"
+            f"replay must hold observations of shape (N, {n_in}), got {type(replay).__name__}: {error}"
         ) from None
     if array.dtype.kind not in "fiu":
         raise TypeError(f"replay must be a Replay or hold real numbers, got {type(replay).__name__} of {array.dtype}")

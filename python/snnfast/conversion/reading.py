@@ -176,7 +176,9 @@ class _Recorder(TorchFunctionMode):
                 f"but the layer before it gives {input.shape[-1]}"
             )
         name = self._where("torch.nn.functional.linear")
-        copy = LinearLayer(_copy(name, "weights", weight), None if bias is None else _copy(name, "biases", bias))
+        copy = LinearLayer(
+            _copy(name, "weights", weight), None if bias is None else _copy(name, "biases", bias.expand(len(weight)))
+        )
         self.steps.append(_Linear(name, weight, bias, copy))
         return F.linear(input, weight, bias)
 
@@ -283,11 +285,32 @@ def _verify(module: nn.Module, layers: list[_Linear], x: Tensor) -> None:
         got, read = module(x.clone()), _forward(layers, x)
     # The same operations on the same numbers: only a different kernel choice may round differently.
     tolerance = 64 * torch.finfo(read.dtype).eps * max(1.0, float(read.abs().max()))
-    if not isinstance(got, Tensor) or got.shape != read.shape or not torch.allclose(got, read, 1e-3, tolerance):
+    alike = isinstance(got, Tensor) and got.shape == read.shape and got.dtype == read.dtype
+    if not alike or not torch.allclose(got, read, 1e-3, tolerance):
         raise NotImplementedError(
             "the policy's outputs differ from those of its own Linear and ReLU layers: its forward does something "
             f"else as well (or something random, or a hook changes it). {AVAILABLE}"
         )
+
+
+@contextmanager
+def _buffers_kept(policy: nn.Module) -> Iterator[None]:
+    """Put back what calling the network has changed in it, and refuse such a network: its weights may change too."""
+    before = [(n, b, b.clone()) for n, b in policy.named_buffers() if b.layout == torch.strided and not b.is_meta]
+    try:
+        yield
+    finally:
+        changed = []
+        for name, buffer, kept in before:
+            if ((buffer != kept) & ((buffer == buffer) | (kept == kept))).any():  # no two NaNs are equal
+                with torch.no_grad():
+                    buffer.copy_(kept)
+                changed.append(name)
+        if changed:
+            raise NotImplementedError(
+                f"the policy changes its buffer {changed[0]!r} whenever it is called, as layers in training mode do: "
+                "call .eval() on it first"
+            )
 
 
 def _copy(name: str, what: str, tensor: Tensor) -> FloatArray:
@@ -296,6 +319,27 @@ def _copy(name: str, what: str, tensor: Tensor) -> FloatArray:
     if bad:
         raise ValueError(f"the {what} of {name} must be finite in float32, {bad} of {array.size} values are not")
     return array
+
+
+def _read(policy: nn.Module) -> list[LinearLayer]:
+    like = _parameter(policy)
+    linear = next((m for m in policy.modules() if isinstance(m, nn.Linear)), None)
+    try:
+        recorder, output = _record(policy, linear.in_features if linear else 1, like)
+    except _OtherFeatures as other:
+        recorder, output = _record(policy, other.n_in, like)
+    layers = _chain(recorder)
+    if not isinstance(output, Tensor):
+        raise NotImplementedError(
+            f"the policy must return one tensor of outputs, got {type(output).__name__}: pass the actor by itself"
+        )
+    if output is not recorder.current:
+        raise NotImplementedError(f"the policy's output is not that of its last layer, {layers[-1].name}: {BRANCH}")
+    # Other numbers of observations than the one recorded, so that a forward that looks at the batch size is noticed.
+    probes = _probes(layers[0].weight.shape[1], like)
+    for x in (probes[1:], probes[5:6], -probes):
+        _verify(policy, layers, x)
+    return [layer.copy for layer in layers]
 
 
 def read_network(policy: nn.Module) -> list[LinearLayer]:
@@ -323,21 +367,5 @@ def read_network(policy: nn.Module) -> list[LinearLayer]:
         policy = compiled
     if isinstance(policy, torch.jit.ScriptModule):
         raise TypeError("policy must be a plain torch.nn.Module, got a TorchScript module: pass the one it came from")
-    like = _parameter(policy)
-    linear = next((m for m in policy.modules() if isinstance(m, nn.Linear)), None)
-    try:
-        recorder, output = _record(policy, linear.in_features if linear else 1, like)
-    except _OtherFeatures as other:
-        recorder, output = _record(policy, other.n_in, like)
-    layers = _chain(recorder)
-    if not isinstance(output, Tensor):
-        raise NotImplementedError(
-            f"the policy must return one tensor of outputs, got {type(output).__name__}: pass the actor by itself"
-        )
-    if output is not recorder.current:
-        raise NotImplementedError(f"the policy's output is not that of its last layer, {layers[-1].name}: {BRANCH}")
-    # Other numbers of observations than the one recorded, so that a forward that looks at the batch size is noticed.
-    probes = _probes(layers[0].weight.shape[1], like)
-    for x in (probes[1:], probes[5:6], -probes):
-        _verify(policy, layers, x)
-    return [layer.copy for layer in layers]
+    with _buffers_kept(policy):
+        return _read(policy)

@@ -1,7 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plain descriptions of a spiking network: what it is, not how it runs. And the checks that make them safe."""
 
-from snnfast.spec.checks import FloatArray, as_array, check_choice, check_count, check_float, check_seed
+from snnfast.spec.checks import (
+    FloatArray,
+    as_array,
+    check_choice,
+    check_count,
+    check_float,
+    check_seed,
+    is_masked,
+    plain_array,
+)
 from snnfast.spec.codes import (
     MAX_BITS,
     Code,
@@ -40,4 +49,6 @@ __all__ = [
     "code_from_json",
     "code_name",
     "code_to_json",
+    "is_masked",
+    "plain_array",
 ]

@@ -16,7 +16,7 @@ FloatArray = npt.NDArray[np.float32]
 def check_choice(name: str, value: object, choices: Any) -> None:
     """Raise a ``ValueError`` that lists the choices unless ``value`` is one of the ``Literal`` type ``choices``."""
     allowed = get_args(choices)
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:  # an array may equal a text, element by element
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
 
 
@@ -26,7 +26,8 @@ def check_count(name: str, value: object, *, minimum: int = 1, maximum: int | No
         raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
     if value < minimum or (maximum is not None and value > maximum):
         limit = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise ValueError(f"{name} must be {limit}, got {value}")
+        bits = int(value).bit_length()  # Python writes no number of more than some thousand digits
+        raise ValueError(f"{name} must be {limit}, got {value if bits <= 1024 else f'a number of {bits} bits'}")
     return int(value)
 
 
@@ -48,13 +49,33 @@ def check_float(name: str, value: object) -> float:
     return number
 
 
+def is_masked(value: object) -> bool:
+    """Whether ``value`` is an array with a mask, which conversions would drop. numpy imports them when first asked."""
+    return isinstance(value, np.ndarray) and type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray)
+
+
+def plain_array(name: str, value: object) -> npt.NDArray[Any]:
+    """A tensor, an array or nested sequences as an array, which may share their memory; refused if it hides numbers."""
+    if isinstance(value, torch.Tensor):
+        if value.device.type == "meta" or value.layout != torch.strided or value.is_nested:
+            kind = "nested" if value.is_nested else value.layout
+            raise TypeError(f"{name} must be a dense tensor with data, got one on {value.device} ({kind})")
+        tensor = value.detach().cpu().resolve_conj().resolve_neg()
+        try:
+            return tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+        except TypeError as error:  # numpy has no such type
+            raise TypeError(f"{name} must hold real numbers, got {value.dtype}") from error
+    if is_masked(value):
+        raise TypeError(f"{name} must be a plain array, got one with a mask: fill it first")
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{name} must be an array, got {type(value).__name__} that is none: {error}") from error
+
+
 def as_array(name: str, value: object, dimensions: int) -> FloatArray:
     """A private, contiguous float32 copy of a tensor or array, refused unless finite and of the given rank."""
-    if isinstance(value, torch.Tensor):
-        if value.device.type == "meta" or value.layout != torch.strided:
-            raise TypeError(f"{name} must be a dense tensor with data, got one on {value.device} ({value.layout})")
-        value = value.detach().cpu().numpy() if value.dtype != torch.bfloat16 else value.detach().cpu().float().numpy()
-    array = np.asarray(value)
+    array = plain_array(name, value)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {array.dtype}")
     if array.ndim != dimensions:

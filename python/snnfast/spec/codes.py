@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from snnfast.spec.checks import FloatArray, as_array, check_choice, check_count
+from snnfast.spec.checks import FloatArray, as_array, check_choice, check_count, plain_array
 
 #: More copies of a neuron than this are taken for a mistake.
 MAX_COPIES = 256
@@ -194,7 +194,11 @@ class EarlyExit:
         if (self.bounds is None) != (self.kind == "certified"):
             raise ValueError(f"bounds must be given for kind 'calibrated' and for no other, got kind {self.kind!r}")
         if self.bounds is not None:
-            bounds = np.array(self.bounds, dtype=np.float32)
+            given = plain_array("bounds", self.bounds)
+            if given.dtype.kind not in "fiu":
+                raise TypeError(f"bounds must hold real numbers, got {given.dtype}")
+            with np.errstate(over="ignore"):
+                bounds = np.array(given, dtype=np.float32)
             if bounds.ndim != 1 or not len(bounds) or np.isnan(bounds).any() or bounds.min() < 0:
                 raise ValueError("bounds must be one number per step, none negative or not a number")
             bounds.flags.writeable = False

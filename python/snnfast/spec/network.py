@@ -171,7 +171,7 @@ class NetworkSpec:
                 return
             code = RateCode()  # plain neurons, with what the other decodings do not need
             object.__setattr__(self, "code", code)
-        if not isinstance(code, (RateCode, StagedCode, RadixCode, DigitsCode)):
+        if type(code) not in (RateCode, StagedCode, RadixCode, DigitsCode):  # what a subclass adds nobody would heed
             raise TypeError(f"code must be a RateCode, StagedCode, RadixCode or DigitsCode, got {type(code).__name__}")
         name, neuron = code_name(code), self.neuron
         for option, value, wanted in (
