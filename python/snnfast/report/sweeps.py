@@ -19,7 +19,8 @@ from snnfast.sweep import SweepResult, SweepRow
 TARGETS = (0.99, 0.995, 0.999, 0.9995)
 #: How to read the pictures.
 SCALES = (
-    "Between 99 and 99.9 % lie ten times as few wrong decisions: the upper scale shows that, the lower one does not."
+    "Between 99 and 99.9 % lie ten times as few wrong decisions: the upper scale shows that, the lower one does not. "
+    "An empty mark: no decision differed; on the upper scale, which has no 100 %, it stands at half a decision of all."
 )
 
 
