@@ -216,6 +216,15 @@ def test_one_episode_has_no_interval(tmp_path: Path, figures: list[Any]) -> None
     assert ["95 % interval of the mean" in labels for labels in drawn] == [False, True]
 
 
+def test_a_wide_interval_of_the_mean_is_seen_whole(tmp_path: Path, figures: list[Any]) -> None:
+    few = report(3)
+    few.returns, few.mean_return, few.return_interval = [2.0, 4.0, 1.0], 7 / 3, (-1.5, 6.1)
+    plots.evaluation_plot({"few": few}, tmp_path / "e.png")
+    low, high = figures[0].axes[0].get_ylim()
+    assert low < -1.5
+    assert high > 6.1
+
+
 #: Names that matplotlib would read as formulas, or fail at.
 DOLLARS = (r"a$\frac$", "$$", "$x$", "5 $", r"\$a\$b$")
 ENDINGS = ("png", "svg", "png", "pdf", "png")

@@ -210,6 +210,17 @@ def test_everything_that_is_known_is_on_the_page(
     }
 
 
+@pytest.mark.parametrize(
+    ("timesteps", "words"), [(None, "As quantisation: "), (8, "As quantisation at its usual T=12: ")]
+)
+def test_what_is_said_of_levels_is_of_the_usual_steps(
+    states: tuple[Replay, Replay], tmp_path: Path, timesteps: int | None, words: str
+) -> None:
+    network = convert(POLICY, states[0], preset="radix", timesteps=timesteps)
+    page = check(write_report(network, POLICY, states[1], tmp_path))
+    assert f"{words}exactly a ReLU network whose activations have 12 bits" in page.words()
+
+
 @pytest.mark.parametrize("preset", ["digits-certified", "fewest-spikes-exit"])
 def test_what_is_certified_on_a_grid_is_the_rounded_networks(
     preset: str, states: tuple[Replay, Replay], tmp_path: Path

@@ -132,8 +132,9 @@ def evaluation_plot(reports: Mapping[str, ReportLike], path: PathLike, *, title:
     figure = style.figure_for(path, max(6.4, 1.0 + 4.2 * columns), 6.1 if compared else 3.8)
     grid = figure.subplots(2 if compared else 1, columns, squeeze=False, sharey="row")
 
-    every = np.concatenate([np.asarray(r.returns, dtype=float) for r in reports.values()])
-    grid[0, 0].set_ylim(_span(every))
+    # Few episodes have an interval that reaches beyond all of them.
+    every = [x for r in reports.values() for x in (*r.returns, *(r.return_interval if len(r.returns) > 1 else ()))]
+    grid[0, 0].set_ylim(_span(np.array(every, dtype=float)))
     for axes, (name, report) in zip(grid[0], reports.items(), strict=True):
         _returns(axes, name, report)
     grid[0, 0].set_ylabel("return of an episode")

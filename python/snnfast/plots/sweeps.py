@@ -264,6 +264,12 @@ def _similarity_axis(axes: Axes, rows: Sequence[PointLike], states: int, *, both
         )
 
 
+def _round_numbers(low: float, high: float) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(5).tick_values(low, high)
+
+
 def _nothing() -> Any:
     from matplotlib.ticker import NullLocator
 
@@ -287,6 +293,8 @@ def _cost_ticks(axes: Axes, costs: Sequence[float]) -> None:
     ticks = at((1, 2, 5))
     if len(ticks) < 3:
         ticks = at(range(1, 10))
+        if len(ticks) < 3:
+            ticks = [float(tick) for tick in _round_numbers(low, high) if low <= tick <= high]
     elif len(ticks) > 15:
         ticks = at((1,))
     axes.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks])

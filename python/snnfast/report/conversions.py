@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from snnfast import plots
-from snnfast.conversion import ABOUT
+from snnfast.conversion import ABOUT, PRESETS
 from snnfast.conversion.comparison import Answers, Comparison, HeldOut, check_replay
 from snnfast.conversion.diagnosis import Diagnosis
 from snnfast.conversion.prediction import SimilarityPrediction
@@ -209,7 +209,11 @@ def _made_of(network: SpikingNetwork, preset: str) -> str:
         return first + "."
     if network.conversion.get("weight_grid"):
         about = about.on_grid()
-    return f"{first}: {about.what}. Hardware: {about.hardware}. As quantisation: {about.equals}."
+    usual = PRESETS[preset].timesteps
+    settings = network.conversion.get("settings")
+    other = isinstance(settings, dict) and settings.get("timesteps") != usual  # what is said of levels is of the usual
+    steps = f" at its usual T={usual}" if other and PRESETS[preset].spike_error is None else ""
+    return f"{first}: {about.what}. Hardware: {about.hardware}. As quantisation{steps}: {about.equals}."
 
 
 def _certified(network: SpikingNetwork) -> str:

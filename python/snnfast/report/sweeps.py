@@ -76,7 +76,7 @@ def write_sweep_report(
     if result.weight_grid is not None:
         page.text(f"Here all of them have weights that were rounded to {result.weight_grid} bits first.")
     page.table(
-        ("method", "what it is", "hardware", "equals, as quantisation"),
+        ("method", "what it is", "hardware", "equals, as quantisation, at its usual T"),
         [(m, about[m].what, about[m].hardware, about[m].equals) for m in methods],
     )
     page.section("Every row")
