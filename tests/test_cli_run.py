@@ -87,6 +87,15 @@ def test_the_table_of_a_run_does_not_call_nearly_all_decisions_all(finished):
     assert re.search(r"similarity +99\.998 % +100\.00 % ", cli_run.results_table(results))
 
 
+def test_one_episode_has_no_spread(finished):
+    results = json.loads((finished / "evaluation.json").read_text())
+    assert "sd of returns" in cli_run.results_table(results)
+    results["original"]["episodes"] = 1
+    table = cli_run.results_table(results)
+    assert "over 1 episode\n" in table
+    assert "sd of returns" not in table
+
+
 def test_evaluation_json(finished):
     def refuse(constant):
         raise AssertionError(f"not strict JSON: {constant}")

@@ -216,6 +216,15 @@ def test_one_episode_has_no_interval(tmp_path: Path, figures: list[Any]) -> None
     assert ["95 % interval of the mean" in labels for labels in drawn] == [False, True]
 
 
+def test_a_wide_interval_of_the_mean_is_seen_whole(tmp_path: Path, figures: list[Any]) -> None:
+    few = report(3)
+    few.returns, few.mean_return, few.return_interval = [2.0, 4.0, 1.0], 7 / 3, (-1.5, 6.1)
+    plots.evaluation_plot({"few": few}, tmp_path / "e.png")
+    low, high = figures[0].axes[0].get_ylim()
+    assert low < -1.5
+    assert high > 6.1
+
+
 #: Names that matplotlib would read as formulas, or fail at.
 DOLLARS = (r"a$\frac$", "$$", "$x$", "5 $", r"\$a\$b$")
 ENDINGS = ("png", "svg", "png", "pdf", "png")
@@ -253,6 +262,23 @@ def test_names_are_shown_as_they_are(tmp_path: Path, figures: list[Any], name: s
 def test_evaluation_plot_needs_a_report(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="reports must hold at least one evaluation"):
         plots.evaluation_plot({}, tmp_path / "x.png")
+
+
+def test_a_single_episode_is_seen(tmp_path: Path, figures: list[Any]) -> None:
+    plots.training_curve([30.0], [30.0], None, tmp_path / "t.png", threshold=None, window=1)
+    gained, mean = figures[0].axes[0].get_lines()
+    assert gained.get_marker() == mean.get_marker() == "o"  # a line of one point is invisible
+
+
+def test_a_long_name_does_not_cover_the_figures_beside_it(tmp_path: Path, figures: list[Any]) -> None:
+    name = "a policy with a name that goes on and on and on"
+    plots.evaluation_plot({name: report(), "b": report()}, tmp_path / "e.png")
+    canvas = FigureCanvasAgg(figures[0])
+    canvas.draw()
+    axes = figures[0].axes[0]
+    left, right = axes._left_title, axes._right_title  # its own titles; there is no other way to their extents
+    assert left.get_text().startswith("a policy with")
+    assert not left.get_window_extent().overlaps(right.get_window_extent())
 
 
 # Rasters --------------------------------------------------------------------------------------------------------------
@@ -300,6 +326,28 @@ def test_raster_names_the_actions(tmp_path: Path, figures: list[Any]) -> None:
     plots.raster(simulation([4, 8, 2], "potential"), tmp_path / "r.pdf", outputs=["left", "right"])
     assert [t.get_text() for t in figures[0].axes[-1].texts] == ["left", "right"]
     assert (tmp_path / "r.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize("timesteps", [1, 10])
+def test_names_of_equal_outputs_stand_beside_each_other(tmp_path: Path, figures: list[Any], timesteps: int) -> None:
+    silent = SpikingNetwork([np.zeros((4, 3)), np.zeros((3, 4))], [None, None], timesteps=timesteps)
+    plots.raster(silent.simulate(np.ones((1, 3)), record=("spikes", "potentials")), tmp_path / "r.png")
+    FigureCanvasAgg(figures[0]).draw()
+    boxes = [text.get_window_extent() for text in figures[0].axes[-1].texts]
+    assert len(boxes) == 3
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_what_the_colours_are_is_not_cut_off_beside_a_small_layer(tmp_path: Path, figures: list[Any]) -> None:
+    net = SpikingNetwork([np.full((4, 3), -9.0), np.zeros((2, 4))], [None, None], timesteps=5)
+    plots.potential_map(net.simulate(np.ones((1, 3)), record=("spikes", "potentials")), tmp_path / "p.png")
+    figure = figures[0]
+    check_picture(tmp_path / "p.png", figure)
+    label = figure.axes[-1].yaxis.label
+    assert "grey" in label.get_text()
+    box = label.get_window_extent()
+    assert box.y0 >= 0
+    assert box.y1 <= figure.bbox.y1
 
 
 def test_raster_refuses(tmp_path: Path) -> None:
@@ -394,6 +442,13 @@ def test_a_long_film_needs_little_memory(tmp_path: Path, monkeypatch: pytest.Mon
         assert written.n_frames == 100
 
 
+def test_a_slow_film_in_which_nothing_happens(tmp_path: Path) -> None:
+    frames = [np.zeros((4, 4, 3), np.uint8)] * 130
+    plots.write_gif(frames, tmp_path / "film.gif", frames_per_second=0.1)
+    _, times = shown(tmp_path / "film.gif")
+    assert sum(times) == 130 * 10_000  # ms; a GIF shows no picture for longer than 655,350
+
+
 def test_wide_films_are_made_smaller(tmp_path: Path) -> None:
     plots.write_gif([np.zeros((100, 600, 3), np.uint8)] * 2, tmp_path / "film.gif", max_width=300)
     with image.open(tmp_path / "film.gif") as film:
@@ -409,6 +464,7 @@ def test_wide_films_are_made_smaller(tmp_path: Path) -> None:
         ([np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5, 3), np.uint8)], {}, "frame 1 is"),
         ([np.zeros((4, 4, 3), np.uint8)], {"frames_per_second": 0}, "above 0 and at most 100"),
         ([np.zeros((4, 4, 3), np.uint8)], {"frames_per_second": 101}, "above 0 and at most 100"),
+        ([np.zeros((4, 4, 3), np.uint8)], {"frames_per_second": 0.001}, "at least 0.001526 in a GIF, got 0.001"),
         ([np.zeros((4, 4, 3), np.uint8)], {"max_width": 0}, "max_width must be at least 1"),
     ],
 )

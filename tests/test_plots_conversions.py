@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import types
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,38 @@ def test_percentile_plot(tmp_path: Path, figures: list[Any]) -> None:  # noqa: F
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["99 %", "99.9 %", "100 %"]
 
 
+@pytest.mark.parametrize("similarity", [0.0, 0.63, 0.9, 1.0])
+@pytest.mark.parametrize("draw", [plots.sweep_plot, plots.percentile_plot])
+def test_equal_similarities_have_an_axis_with_numbers(
+    tmp_path: Path,
+    figures: list[Any],  # noqa: F811
+    recwarn: pytest.WarningsRecorder,
+    draw: Any,
+    similarity: float,
+) -> None:
+    rows = [row("rate", 8, similarity, percentile=p) for p in (99.0, 99.9)]
+    for one in rows:
+        one.similarity_interval = (similarity, similarity)
+    draw(rows, tmp_path / "p.png")
+    assert not recwarn.list
+    axes = figures[0].axes[0]
+    top, bottom = sorted(axes.get_ylim())
+    assert sum(top <= tick <= bottom for tick in axes.get_yticks()) >= 2
+    faces = {line.get_markerfacecolor() for line in axes.get_lines()}
+    assert ("white" in faces) == (similarity == 1.0), "an empty mark: none differs"
+
+
+def test_costs_far_apart_have_ticks_that_can_be_told_apart(tmp_path: Path, figures: list[Any]) -> None:  # noqa: F811
+    plots.sweep_plot([row("a", 2, 0.9), row("b", 4e5, 0.99)], tmp_path / "s.png")
+    FigureCanvasAgg(figures[0]).draw()
+    labels = figures[0].axes[1].get_xticklabels()
+    assert [label.get_text() for label in labels] == [f"{10**d:,}" for d in range(1, 6)]
+    plots.sweep_plot([row("a", 2e7, 0.9), row("b", 4e7, 0.99)], tmp_path / "s.png")
+    assert len(figures[1].axes[1].get_xticks()) >= 3
+    plots.percentile_plot([row("a", 1.02, 0.9), row("a", 1.28, 0.99)], tmp_path / "p.png")
+    assert len(figures[2].axes[0].get_xticks()) >= 3
+
+
 @pytest.mark.parametrize("draw", [plots.sweep_plot, plots.percentile_plot])
 def test_sweeps_need_rows(tmp_path: Path, draw: Any) -> None:
     with pytest.raises(ValueError, match="rows must hold at least one result"):
@@ -168,6 +201,29 @@ def test_perfect_outputs_can_be_drawn(tmp_path: Path, figures: list[Any]) -> Non
     same = np.random.default_rng(0).normal(size=(10, 2))
     plots.output_errors(same, same, tmp_path / "e.png")
     check_picture(tmp_path / "e.png", figures[0])
+
+
+def test_no_error_is_not_drawn_as_one(tmp_path: Path, figures: list[Any]) -> None:  # noqa: F811
+    same = np.random.default_rng(0).normal(size=(10, 2))
+    plots.output_errors(same, same, tmp_path / "e.png")
+    above, below = figures[0].axes
+    assert [text.get_text() for text in above.texts] == ["none: every output is the original's"]
+    assert not above.get_xticks().size
+    assert below.get_xlabel().endswith("(on the left: that or less)")  # no logarithmic axis has a 0
+
+
+@pytest.mark.parametrize("outputs", [2, 300])
+def test_words_of_output_errors_do_not_cover_each_other(tmp_path: Path, figures: list[Any], outputs: int) -> None:  # noqa: F811
+    rng = np.random.default_rng(0)
+    original = rng.normal(size=(200, outputs))
+    names = ["a very long name of an action that goes on and on and on and on", *map(str, range(1, outputs))]
+    plots.output_errors(original, original + rng.normal(size=original.shape), tmp_path / "e.png", outputs=names)
+    check_picture(tmp_path / "e.png", figures[0])
+    for axes in figures[0].axes:
+        words = [*axes.texts, *axes.get_xticklabels(), *axes.get_yticklabels(), axes._left_title, axes._right_title]
+        boxes = [text.get_window_extent() for text in words if text.get_text()]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        assert axes.get_window_extent().width > 0.6 * figures[0].bbox.width
 
 
 def test_conversions_refuse(tmp_path: Path) -> None:

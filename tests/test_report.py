@@ -157,6 +157,7 @@ def test_the_page_of_a_conversion(preset: str, states: tuple[Replay, Replay], tm
     words = page.words()
     differ = round((1 - counted.similarity) * counted.states)
     said = "None of 1,500 decisions" if differ == 0 else f"{differ} of 1,500 decisions"
+    assert preset == "rate-copies" or "the largest one decides" in words
     assert said in words
     assert f"{counted.spikes_per_decision:,.1f}" in words
     assert (tmp_path / "steps.png").exists() == (preset == "radix-certified")
@@ -171,6 +172,7 @@ def test_the_page_of_a_conversion(preset: str, states: tuple[Replay, Replay], tm
     assert settings["percentile"] == "99.9"
     assert ("copies" in settings) == preset.startswith("rate"), "options of other methods are left out"
     assert "exit factor" not in settings
+    assert ("readout" in settings) == ("order" in settings) == preset.startswith("rate")
 
 
 def test_everything_that_is_known_is_on_the_page(
@@ -197,7 +199,8 @@ def test_everything_that_is_known_is_on_the_page(
     )
     words = page.words()
     assert f"over {played.decisions:,} decisions while it plays" in words
-    assert f"the original {original.mean_return:.1f}" in words
+    assert f"over 2 episodes of at most 30 steps; the original {original.mean_return:.1f}" in words
+    assert "the largest on average over the steps decides" in words  # as "rate" reads out
     assert f"{percent(prediction.similarity)} while it plays, before it has played" in words
     assert "points from the predicted one" in words
     for thing in (prediction, diagnosis):
@@ -205,6 +208,17 @@ def test_everything_that_is_known_is_on_the_page(
     assert {"similarity-steps.png", "similarity-spikes.png", "raster.png", "potentials.png", "errors.png"} <= {
         file.name for file in tmp_path.iterdir()
     }
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "words"), [(None, "As quantisation: "), (8, "As quantisation at its usual T=12: ")]
+)
+def test_what_is_said_of_levels_is_of_the_usual_steps(
+    states: tuple[Replay, Replay], tmp_path: Path, timesteps: int | None, words: str
+) -> None:
+    network = convert(POLICY, states[0], preset="radix", timesteps=timesteps)
+    page = check(write_report(network, POLICY, states[1], tmp_path))
+    assert f"{words}exactly a ReLU network whose activations have 12 bits" in page.words()
 
 
 @pytest.mark.parametrize("preset", ["digits-certified", "fewest-spikes-exit"])

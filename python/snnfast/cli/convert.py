@@ -35,7 +35,7 @@ from snnfast.conversion.convert import check_free
 from snnfast.conversion.digits import schedule
 from snnfast.conversion.grid import check_bits
 from snnfast.conversion.presets import ABOUT, Budget, Calibration, Preset, steps_in_words
-from snnfast.conversion.settings import OPTIONS, resolve
+from snnfast.conversion.settings import in_use, resolve
 from snnfast.learning import Replay, record_replay
 from snnfast.network import SpikingNetwork
 from snnfast.spec import NeuronSpec, Order
@@ -330,22 +330,7 @@ def _describe(network: SpikingNetwork, policy: nn.Module, replay: Replay | None,
 
 def _settings_in_words(settings: Mapping[str, Any]) -> str:
     """Those that mean something in this conversion."""
-    method, scaling = settings["method"], settings["scaling"]
-    silent = {name for name, methods in OPTIONS.items() if method not in methods}
-    silent |= {name for name, value in settings.items() if value is None}
-    if method != "rate":
-        silent |= {"readout", "order"}
-    if method == "digits":
-        silent.add("initial_potential")
-    if scaling != "neuron":
-        silent |= {"shift", "headroom"}
-    if scaling in ("model", "data"):
-        silent.add("percentile")
-    if settings["spike_error"] is not None:
-        silent |= {"tau", "guard"}
-    if settings["early_exit"] != "calibrated":
-        silent.add("exit_factor")
-    return ", ".join(f"{name} {_word(value)}" for name, value in settings.items() if name not in silent)
+    return ", ".join(f"{name} {_word(value)}" for name, value in in_use(settings).items())
 
 
 def _word(value: object) -> str:

@@ -369,7 +369,8 @@ class _Stages:
             "seed": settings.evaluation_seed,
         }
         self._say(
-            f"{settings.episodes} episodes of at most {settings.max_steps} steps each, from the same start states"
+            f"{settings.episodes} episode{'s'[: settings.episodes != 1]} of at most {settings.max_steps} steps each, "
+            "from the same start states"
         )
         original = evaluate(self.task.env_id, policy, **rules)
         self._say(f"original  {original.decisions:,} decisions in {original.seconds:.2f} s")
@@ -433,9 +434,11 @@ def results_table(results: Mapping[str, Any]) -> str:
         (
             "mean return",
             number("mean_return", ".1f"),
-            f"how well it plays: the best is {limit}, over {episodes} episodes",
+            f"how well it plays: the best is {limit}, over {episodes} episode{'s'[: episodes != 1]}",
         ),
-        ("sd of returns", number("std_return", ".1f"), "how much that varies from episode to episode"),
+        # Of one episode, which says nothing about others, it would be 0.
+        *[("sd of returns", number("std_return", ".1f"), "how much that varies from episode to episode")]
+        * (episodes > 1),
         ("similarity", similarity, "share of decisions that are the original's, on the same states"),
         ("decisions", number("decisions", ",d"), "that many were compared"),
         ("time steps", number("timesteps", "d"), "T, simulated for each decision"),

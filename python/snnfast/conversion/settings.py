@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from snnfast.conversion.presets import DEFAULT_PRESET, Calibration, Method, Preset, Readout, get_preset
@@ -60,6 +61,26 @@ def resolve(preset: str | None, **given: Any) -> tuple[str, Preset]:
     _check_method(settings, given)
     _check_exit(settings, given)
     return name, settings
+
+
+def in_use(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of all settings of a conversion, those that mean something in it: not those of other methods, for example."""
+    method, scaling = settings.get("method"), settings.get("scaling")
+    silent = {name for name, methods in OPTIONS.items() if method not in methods}
+    silent |= {name for name, value in settings.items() if value is None}
+    if method != "rate":
+        silent |= {"readout", "order"}
+    if method == "digits":
+        silent.add("initial_potential")
+    if scaling != "neuron":
+        silent |= {"shift", "headroom"}
+    if scaling in ("model", "data"):
+        silent.add("percentile")
+    if settings.get("spike_error") is not None:
+        silent |= {"tau", "guard"}
+    if settings.get("early_exit") != "calibrated":
+        silent.add("exit_factor")
+    return {name: value for name, value in settings.items() if name not in silent}
 
 
 def _check_kinds(settings: Preset) -> Preset:

@@ -62,7 +62,7 @@ def steps_histogram(
     style.shares_up_to(axes, top)
     # The higher label may lie above the lower line, and neither across the other line.
     left = late - mean < 0.17 * last < mean
-    for where, words, height, before in (
+    for where, words, height, before in (  # each on a white ground where there was no way round the other line
         (mean, f"mean {mean:.2f}", 0.84, left),
         (late, f"95 % by step {late:.0f}", 0.95, late > 0.82 * last),
     ):
@@ -78,12 +78,13 @@ def steps_histogram(
             fontweight="bold",
             color=INK,
             zorder=5,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
     axes.set_xlim(0.3, last + 0.7)
     style.count_along(axes, last)
     axes.set_xlabel("steps of a decision, all layers together")
     axes.set_ylabel("share of decisions / %")
-    said = f"{len(ran):,} decisions"
+    said = f"{len(ran):,} decision{'s'[: len(ran) != 1]}"
     if sure is not None:
         said += f", {percent(float(sure.mean()))} certified" + ("" if sure.all() else " (blue), others orange")
     if later:
@@ -151,13 +152,14 @@ def _error_bars(axes: Any, error: npt.NDArray[np.float64], names: list[str]) -> 
     levels = np.array([[np.quantile(column, q / 100) for q, _ in QUANTILES] for column in error.T])
     smallest = max(float(levels[:, 0].min()), 1e-3 * float(levels.max()) or 1e-12) / 4
     rows = np.arange(len(names))
+    tall = max(1.0, len(names) / 18)  # how many times as tall a row of the usual height is
     highest = 1.6 * max(float(levels.max()), smallest * 2)
     free = highest  # where the label to the right begins
     for k, (share, colour) in reversed(list(enumerate(QUANTILES))):
         axes.barh(rows, np.maximum(levels[:, k] - smallest, 0), left=smallest, height=0.62, color=colour, linewidth=0)
-        end = max(float(levels[0, k]), smallest)
-        if end > free:
-            continue  # it would cover the label to its right
+        end = float(levels[0, k])
+        if not smallest < end <= free:
+            continue  # it would lie outside, or cover the label to its right
         free = end * (highest / smallest) ** -0.08
         axes.annotate(
             "largest" if share == 100 else f"{share} %",
@@ -171,8 +173,14 @@ def _error_bars(axes: Any, error: npt.NDArray[np.float64], names: list[str]) -> 
         )
     axes.set_xscale("log")
     axes.set_xlim(smallest, highest)
-    axes.set_yticks(rows, [style.plain(name) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.95)
+    style.magnitudes_along(axes)
+    named = range(0, len(names), -(-len(names) // 40))  # of very many not all can be read
+    axes.set_yticks(named, [style.plain(style.clip(names[i], 28)) for i in named])
+    axes.set_ylim(len(names) - 0.5, 0.5 - 1.45 * tall)
+    if not error.any():  # no axis has a place for 0
+        axes.set_xticks([])
+        axes.minorticks_off()
+        axes.text(0.5, 0.5, "none: every output is the original's", transform=axes.transAxes, ha="center", color=INK)
     axes.set_xlabel("error of an output, in the policy's units")
     style.heading(axes, "How far off the outputs are", "so many states have a smaller error")
     style.dress(axes, grid=False)
@@ -188,32 +196,27 @@ def _leads(axes: Any, wanted: npt.NDArray[np.float64], got: npt.NDArray[np.float
     low = max(float(np.quantile(positive, 0.002)), high * 1e-7) if len(positive) else 1e-3
     edges = np.geomspace(low / 1.5, high * 1.5, 61)
     tops = []
-    for values, colour, words in (
-        (error, ORANGE, "error of the lead"),
-        (lead, BLUE, "lead of the original's\nbest action"),
+    for values, colour, ink, words, height in (
+        (error, ORANGE, "#9A6A00", "error of the lead", 0.87),
+        (lead, BLUE, BLUE, "lead of the original's best action", 0.98),
     ):
         share = 100 * np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] / len(values)
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.35, linewidth=0)
         axes.stairs(share, edges, color=colour, linewidth=2.0)
-        peak = int(share.argmax())
-        at_edge = peak > 0.75 * len(share)
-        tops.append(float(share.max()))
+        # Above both, where neither covers the other's curve wherever that lies.
         axes.annotate(
-            words,
-            (edges[peak + 1] if at_edge else np.sqrt(edges[peak] * edges[peak + 1]), share[peak]),
-            xytext=(0, 5),
-            textcoords="offset points",
-            ha="right" if at_edge else "center",
-            va="bottom",
-            fontsize=10.5,
-            fontweight="bold",
-            color="#9A6A00" if colour == ORANGE else colour,
+            words, (0.01, height), xycoords="axes fraction", va="top", fontsize=10.5, fontweight="bold", color=ink
         )
+        tops.append(float(share.max()))
     differing = float((got.argmax(axis=1) != wanted.argmax(axis=1)).mean())
     axes.set_xscale("log")
     axes.set_xlim(edges[0], edges[-1])
+    style.magnitudes_along(axes)
     style.shares_up_to(axes, 1.35 * max(tops))
-    axes.set_xlabel("difference between two outputs, in the policy's units")
+    smaller = bool(min(lead.min(), error.min()) < edges[0])
+    axes.set_xlabel(
+        "difference between two outputs, in the policy's units" + ("\n(on the left: that or less)" if smaller else "")
+    )
     axes.set_ylabel("share of states / %")
     style.heading(axes, "Where decisions can change", f"{rough_percent(differing, 2)} of decisions differ")
     style.dress(axes)

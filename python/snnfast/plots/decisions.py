@@ -109,39 +109,40 @@ def raster(
     best = int(np.argmax(np.asarray(simulation.output)[sample]))
     many = n_out > len(CYCLE)  # then only the chosen one is coloured and named
     time = starts[-1] + np.arange(1, len(shown) + 1)
-    apart = 0.0 if many else 0.13 * float(np.ptp(shown))
-    places = style.spread(final.tolist(), apart)
+    colours = [(BLUE if i == best else "#BBBBBB") if many else CYCLE[i] for i in range(n_out)]
     for i in range(n_out):
-        chosen = i == best
-        colour = (BLUE if chosen else "#BBBBBB") if many else CYCLE[i]
         axes.plot(
             time,
             shown[:, i],
-            color=colour,
-            linewidth=2.2 if chosen else 1.3,
+            color=colours[i],
+            linewidth=2.2 if i == best else 1.3,
             marker="o" if len(shown) <= 24 else None,
             markersize=3.5,
-            zorder=3 if chosen else 2,
+            zorder=3 if i == best else 2,
         )
+    axes.axhline(0, color=FAINT, linewidth=0.8, zorder=1)
+    bottom, top = axes.get_ylim()
+    places = style.spread(final.tolist(), 0.0 if many else 0.12 * (top - bottom))
+    for i in range(n_out):
+        chosen = i == best
         if chosen or not many:
             axes.annotate(
-                style.plain(names[i]),
+                style.plain(style.clip(names[i], 28)),
                 (1.0, places[i]),
                 xycoords=("axes fraction", "data"),
                 xytext=(6, 0),
                 textcoords="offset points",
-                color=colour,
+                color=colours[i],
                 fontsize=10,
                 fontweight="bold" if chosen else "normal",
                 va="center",
                 annotation_clip=False,
             )
-    axes.axhline(0, color=FAINT, linewidth=0.8, zorder=1)
     axes.set_xlim(0.5, ends[-1] + 0.5)
     style.count_along(axes, ends[-1])
     axes.set_xlabel("time step")
     axes.set_ylabel("membrane potential")
-    style.heading(axes, "output neurons", f"decision: {names[best]}")
+    style.heading(axes, "output neurons", f"decision: {style.clip(names[best], 28)}")
     style.dress(axes, grid=False)
     figure.align_ylabels(panels)
     style.save(figure, path, title)
@@ -186,7 +187,7 @@ def potential_map(
         raise ValueError("simulation must be of a network with a hidden layer, got one without")
     every = np.concatenate([h.ravel() for h in hidden])
     heights = [min(3.2, 0.6 + 0.1 * h.shape[1]) for h in hidden]
-    figure = style.figure_for(path, 8.0, sum(heights) + 0.45 * len(hidden) + 0.9)
+    figure = style.figure_for(path, 8.0, max(3.6, sum(heights) + 0.45 * len(hidden) + 0.9))  # what the label needs
     charged = every[every > 0]
     limit = 2.0 if len(charged) and np.quantile(charged, 0.95) > 1 else 1.0
     limit = min([x for x in (0.1, 0.2, 0.5) if x >= np.abs(every).max(initial=0.0)], default=limit)
@@ -220,7 +221,7 @@ def potential_map(
     below, above = bool(every.min() < -limit), bool(every.max() > limit)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
     bar = figure.colorbar(image, ax=list(panels), extend=extend, fraction=0.05, pad=0.02, aspect=30)
-    words = label + ("; grey: further below" if below else "")
+    words = label + ("\n(grey: further below)" if below else "")
     bar.set_label(style.plain(words), fontsize=11.5, color=INK)
     if every.min() >= 0:
         bar.ax.set_ylim(0, limit)

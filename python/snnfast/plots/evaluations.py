@@ -78,9 +78,17 @@ def training_curve(
     figure = style.figure_for(path, 8.0, 4.4)
     axes = figure.subplots()
     episode = np.arange(1, len(gained) + 1)
-    axes.plot(episode, gained, color=BLUE, linewidth=0.7, alpha=0.75, label="episode")
+    dot = "o"  # a line of a single point shows nothing
+    axes.plot(episode, gained, color=BLUE, linewidth=0.7, alpha=0.75, marker=dot[: len(gained) == 1], label="episode")
     if mean is not None:
-        axes.plot(episode[window - 1 :], mean, color=ORANGE, linewidth=2.4, label=f"mean of {window} episodes")
+        axes.plot(
+            episode[window - 1 :],
+            mean,
+            color=ORANGE,
+            linewidth=2.4,
+            marker=dot[: len(mean) == 1],
+            label=f"mean of {window} episodes",
+        )
     if threshold is not None:
         axes.axhline(threshold, color=INK, linewidth=1.0, linestyle=(0, (4, 3)), label=f"required mean {threshold:g}")
     if solved_at is not None:
@@ -124,8 +132,9 @@ def evaluation_plot(reports: Mapping[str, ReportLike], path: PathLike, *, title:
     figure = style.figure_for(path, max(6.4, 1.0 + 4.2 * columns), 6.1 if compared else 3.8)
     grid = figure.subplots(2 if compared else 1, columns, squeeze=False, sharey="row")
 
-    every = np.concatenate([np.asarray(r.returns, dtype=float) for r in reports.values()])
-    grid[0, 0].set_ylim(_span(every))
+    # Few episodes have an interval that reaches beyond all of them.
+    every = [x for r in reports.values() for x in (*r.returns, *(r.return_interval if len(r.returns) > 1 else ()))]
+    grid[0, 0].set_ylim(_span(np.array(every, dtype=float)))
     for axes, (name, report) in zip(grid[0], reports.items(), strict=True):
         _returns(axes, name, report)
     grid[0, 0].set_ylabel("return of an episode")
@@ -168,7 +177,7 @@ def _returns(axes: Axes, name: str, report: ReportLike) -> None:
     style.count_along(axes, len(returns))
     axes.set_xlabel("episode")
     spread = f", sd {report.std_return:.1f}" if len(returns) > 1 else ""
-    style.heading(axes, name, f"mean {report.mean_return:.1f}{spread}")
+    style.heading(axes, style.clip(name, 24), f"mean {report.mean_return:.1f}{spread}")
     style.dress(axes)
 
 

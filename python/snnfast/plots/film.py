@@ -15,6 +15,8 @@ from snnfast.plots.style import PathLike
 
 #: Pictures that are held until they are encoded together. Pillow holds all pictures of a film until its end.
 _TOGETHER = 128
+#: The longest that a GIF can show a picture, in hundredths of a second.
+_LONGEST = 2**16 - 1
 _TRAILER = b";"
 
 
@@ -22,7 +24,7 @@ class GifFilm:
     """A film that grows picture by picture, and is held encoded: a long one needs little memory.
 
     Args:
-        frames_per_second: speed; GIF counts time in hundredths of a second.
+        frames_per_second: speed; GIF counts time in hundredths of a second, up to eleven minutes a picture.
         max_width: wider pictures are made smaller, in pixels.
 
     Raises:
@@ -34,6 +36,10 @@ class GifFilm:
         require_pillow()
         if not 0 < frames_per_second <= 100:
             raise ValueError(f"frames_per_second must be above 0 and at most 100, got {frames_per_second}")
+        if 100 / frames_per_second > _LONGEST:
+            raise ValueError(
+                f"frames_per_second must be at least {100 / _LONGEST:.6f} in a GIF, got {frames_per_second}"
+            )
         if max_width < 1:
             raise ValueError(f"max_width must be at least 1, got {max_width}")
         self._duration = max(10, round(100 / frames_per_second) * 10)
@@ -64,7 +70,8 @@ class GifFilm:
             frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.LANCZOS))
         else:
             frame = frame.copy()  # an environment may draw into the same array again
-        if len(self._waiting) == _TOGETHER:
+        # Of equal pictures in a row Pillow makes one that is shown as long as all of them.
+        if len(self._waiting) >= min(_TOGETHER, _LONGEST // (self._duration // 10)):
             self._encode()
         self._waiting.append(frame)
         self._count += 1

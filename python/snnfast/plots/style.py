@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,11 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def clip(text: str, most: int) -> str:
+    """The beginning of a name that is so long that it would cover something, or leave the picture no room."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
 def heading(axes: Axes, left: str, right: str) -> None:
     left, right = plain(left), plain(right)
     axes.set_title(left, loc="left", fontsize=12, fontweight="bold", color=INK, pad=7)
@@ -94,6 +100,18 @@ def count_along(axes: Axes, last: int) -> None:
     """Ticks of the x axis, whose limits are set, for what is counted from 1 to ``last``: steps, episodes."""
     axes.locator_params(axis="x", integer=True, min_n_ticks=1)  # of two ticks at least, one would be a fraction
     axes.set_xticks([tick for tick in axes.get_xticks() if 1 <= tick <= last])
+
+
+def magnitudes_along(axes: Axes) -> None:
+    """Ticks of a logarithmic x axis whose limits are set: powers of ten, and some between where these are few."""
+    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+
+    low, high = axes.get_xlim()
+    if high < 100 * low:
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        # It would else choose itself which ones to label, and not these.
+        axes.xaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(math.inf, math.inf)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def shares_up_to(axes: Axes, top: float) -> None:

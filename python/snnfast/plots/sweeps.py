@@ -137,6 +137,8 @@ def sweep_plot(
 def percentile_plot(rows: Sequence[RowLike], path: PathLike, *, title: str | None = None) -> None:
     """Draw what the percentile of the activation scales changes: a panel per method, a line per percentile.
 
+    An empty mark means that no decision differed, as in :func:`sweep_plot`.
+
     Args:
         rows: of a sweep.
         path: file to write.
@@ -172,6 +174,17 @@ def percentile_plot(rows: Sequence[RowLike], path: PathLike, *, title: str | Non
                 markersize=5.5,
                 linewidth=1.8,
             )
+            none = [row for row in mine if row.similarity == 1]
+            if none:
+                axes.plot(
+                    [row.mean_steps for row in none],
+                    [_differing(1.0, row.states) for row in none],
+                    _MARKERS[number % len(_MARKERS)],
+                    color=_SHADES[number % len(_SHADES)],
+                    markersize=5.5,
+                    markerfacecolor="white",
+                    zorder=4,
+                )
         axes.set_xscale("log")
         _cost_ticks(axes, [row.mean_steps for row in rows if row.method == method])
         style.heading(axes, method, "")
@@ -210,14 +223,20 @@ def _similarity_axis(axes: Axes, rows: Sequence[PointLike], states: int, *, both
     """The share of differing decisions, logarithmic, the best on top; labelled as similarity, and on the right too."""
     worst = max(_differing(min(row.similarity, row.similarity_interval[0]), row.states) for row in rows)
     best = min(_differing(row.similarity, row.states) for row in rows)
-    axes.set_yscale("log")
+    # Before the scale, which would else be fitted to the values, and cannot be if they are all equal.
     axes.set_ylim(min(1.0, worst * 1.3), max(best, 0.5 / states) / 1.7)
-    decades = range(math.floor(math.log10(best)), 1)
-    ticks = [f * 10.0**d for d in decades for f in (1, 2, 5) if f * 10.0**d < 1]
+    axes.set_yscale("log")
     bottom, top = axes.get_ylim()
-    shown = [tick for tick in ticks if top <= tick <= bottom]
-    if len(shown) > (12 if both else 6):
-        shown = [tick for tick in shown if round(math.log10(tick), 6) % 1 == 0]
+    decades = range(math.floor(math.log10(top)), 1)
+
+    def ticks(factors: Iterable[int]) -> list[float]:
+        return [f * 10.0**d for d in decades for f in factors if top <= f * 10.0**d <= bottom]
+
+    shown = ticks((1, 2, 5))
+    if len(shown) > (13 if both else 6):
+        shown = ticks((1,))
+    elif len(shown) < 3:
+        shown = ticks(range(1, 10))
     axes.set_yticks(shown, [f"{100 * (1 - tick):.10g} %" for tick in shown])
     axes.yaxis.set_minor_locator(_nothing())
     axes.set_ylabel("similarity")
@@ -225,7 +244,7 @@ def _similarity_axis(axes: Axes, rows: Sequence[PointLike], states: int, *, both
         return
     right = axes.secondary_yaxis("right")
     right.set_yscale("log")
-    right.set_yticks(shown, [f"1 in {1 / tick:,.0f}" for tick in shown])
+    right.set_yticks(shown, [f"1 in {round(1 / tick, 1 if tick > 0.1 else 0):,.10g}" for tick in shown])
     right.yaxis.set_minor_locator(_nothing())
     right.set_ylabel("decisions that differ", fontsize=11.5, color=INK)
     right.tick_params(labelsize=10, colors=INK, length=0)
@@ -245,6 +264,12 @@ def _similarity_axis(axes: Axes, rows: Sequence[PointLike], states: int, *, both
         )
 
 
+def _round_numbers(low: float, high: float) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(5).tick_values(low, high)
+
+
 def _nothing() -> Any:
     from matplotlib.ticker import NullLocator
 
@@ -260,11 +285,19 @@ def _cost_ticks(axes: Axes, costs: Sequence[float]) -> None:
     """Round numbers on a logarithmic axis, few enough to be read."""
     low, high = min(costs) / 1.25, max(costs) * 1.3
     axes.set_xlim(low, high)
-    every = [f * 10.0**d for d in range(-2, 7) for f in (1, 2, 5)]
-    ticks = [tick for tick in every if low <= tick <= high]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+
+    def at(factors: Iterable[int]) -> list[float]:
+        return [f * 10.0**d for d in decades for f in factors if low <= f * 10.0**d <= high]
+
+    ticks = at((1, 2, 5))
     if len(ticks) < 3:
-        ticks = [tick for tick in (f * 10.0**d for d in range(-2, 7) for f in range(1, 10)) if low <= tick <= high]
-    axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks])
+        ticks = at(range(1, 10))
+        if len(ticks) < 3:
+            ticks = [float(tick) for tick in _round_numbers(low, high) if low <= tick <= high]
+    elif len(ticks) > 15:
+        ticks = at((1,))
+    axes.set_xticks(ticks, [f"{tick:,.10g}" for tick in ticks])
     axes.xaxis.set_minor_locator(_nothing())
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from torch import nn
 
 from snnfast import plots
-from snnfast.conversion import ABOUT
+from snnfast.conversion import ABOUT, PRESETS
 from snnfast.conversion.comparison import Answers, Comparison, HeldOut, check_replay
 from snnfast.conversion.diagnosis import Diagnosis
 from snnfast.conversion.prediction import SimilarityPrediction
-from snnfast.conversion.settings import OPTIONS
+from snnfast.conversion.settings import in_use
 from snnfast.evaluation import EvaluationReport
 from snnfast.learning import Replay
 from snnfast.network import SpikingNetwork
@@ -149,6 +149,7 @@ def _conversion_cards(
     if evaluation is not None:
         one = evaluation.episodes == 1  # which says nothing about others
         spread = "one episode" if one else f"sd {evaluation.std_return:.1f} over {evaluation.episodes} episodes"
+        spread += f" of at most {evaluation.max_steps:,} steps"
         if original is not None:
             spread += f"; the original {original.mean_return:,.1f}"
         cards.append(("Return", f"{evaluation.mean_return:,.1f}", spread))
@@ -169,8 +170,8 @@ def _verdict(counted: Comparison, network: SpikingNetwork) -> str:
         )
     else:
         first = (
-            f"{differ:,} of {counted.states:,} decisions on states that the conversion has not seen differ from the "
-            f"original's: 1 in {counted.states / differ:,.0f}."
+            f"{differ:,} of {counted.states:,} decisions on states that the conversion has not seen "
+            f"differ{'s'[: differ == 1]} from the original's: 1 in {counted.states / differ:,.0f}."
         )
     if counted.saturated:
         first += (
@@ -208,7 +209,11 @@ def _made_of(network: SpikingNetwork, preset: str) -> str:
         return first + "."
     if network.conversion.get("weight_grid"):
         about = about.on_grid()
-    return f"{first}: {about.what}. Hardware: {about.hardware}. As quantisation: {about.equals}."
+    usual = PRESETS[preset].timesteps
+    settings = network.conversion.get("settings")
+    other = isinstance(settings, dict) and settings.get("timesteps") != usual  # what is said of levels is of the usual
+    steps = f" at its usual T={usual}" if other and PRESETS[preset].spike_error is None else ""
+    return f"{first}: {about.what}. Hardware: {about.hardware}. As quantisation{steps}: {about.equals}."
 
 
 def _certified(network: SpikingNetwork) -> str:
@@ -233,7 +238,12 @@ def _one_decision(
     page.text(
         f"Held-out state {chosen + 1:,}{close}: what every neuron did, step by step. "
         + ("Layers take turns; the grey field is a layer's own. " if turns else "")
-        + "Below, the output neurons add up what they receive; the largest one decides."
+        + "Below, the output neurons add up what they receive; "
+        + (
+            "the largest one decides."
+            if network.spec.decoding == "potential"
+            else "the largest on average over the steps decides."
+        )
     )
     if network.spec.spiking_layers:
         page.picture(
@@ -252,7 +262,9 @@ def _one_decision(
         )
         page.picture(
             "potentials.png",
-            "Membrane potentials of the hidden neurons over time",
+            "What the hidden neurons have still to send, over time"
+            if digits
+            else "Membrane potentials of the hidden neurons over time",
             lambda path: plots.potential_map(done, path, turns=turns, label=label),
         )
 
@@ -271,15 +283,9 @@ def _error_table(answers: Answers, actions: Sequence[str] | None) -> Table:
 
 def _settings(network: SpikingNetwork) -> list[tuple[str, ...]]:
     settings = network.conversion.get("settings")
-    pairs = dict(settings) if isinstance(settings, dict) else {"timesteps": network.timesteps}
-    if pairs.get("early_exit") != "calibrated":
-        pairs.pop("exit_factor", None)
+    pairs = in_use(settings) if isinstance(settings, dict) else {"timesteps": network.timesteps}
     method = network.method()
-    rows = [
-        (str(name).replace("_", " "), _word(value))
-        for name, value in pairs.items()
-        if value is not None and pairs.get("method") in OPTIONS.get(name, (pairs.get("method"),))
-    ]
+    rows = [(str(name).replace("_", " "), _word(value)) for name, value in pairs.items()]
     if network.spec.split_inputs:
         rows.append(("split inputs", "on"))
     grid = network.conversion.get("weight_grid")

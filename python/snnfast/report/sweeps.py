@@ -19,7 +19,8 @@ from snnfast.sweep import SweepResult, SweepRow
 TARGETS = (0.99, 0.995, 0.999, 0.9995)
 #: How to read the pictures.
 SCALES = (
-    "Between 99 and 99.9 % lie ten times as few wrong decisions: the upper scale shows that, the lower one does not."
+    "Between 99 and 99.9 % lie ten times as few wrong decisions: the upper scale shows that, the lower one does not. "
+    "An empty mark: no decision differed; on the upper scale, which has no 100 %, it stands at half a decision of all."
 )
 
 
@@ -75,7 +76,7 @@ def write_sweep_report(
     if result.weight_grid is not None:
         page.text(f"Here all of them have weights that were rounded to {result.weight_grid} bits first.")
     page.table(
-        ("method", "what it is", "hardware", "equals, as quantisation"),
+        ("method", "what it is", "hardware", "equals, as quantisation, at its usual T"),
         [(m, about[m].what, about[m].hardware, about[m].equals) for m in methods],
     )
     page.section("Every row")
