@@ -105,7 +105,7 @@ endif()
 pybind11_add_module(_cuda MODULE NO_EXTRAS csrc/bind/cuda.cpp)
 string(REPLACE ";" " " architectures "${CMAKE_CUDA_ARCHITECTURES}")
 target_compile_definitions(_cuda PRIVATE
-  SNNFAST_VERSION="${SKBUILD_PROJECT_VERSION}" SNNFAST_CUDA_ARCHITECTURES="${architectures}")
+  SNNFAST_VERSION="${SKBUILD_PROJECT_VERSION_FULL}" SNNFAST_CUDA_ARCHITECTURES="${architectures}")
 # The runtime is linked statically: the module needs no CUDA library on the machine, only a driver to run.
 target_link_libraries(_cuda PRIVATE snnfast_flags snnfast_cuda CUDA::cudart_static)
 set_target_properties(_cuda PROPERTIES LINKER_LANGUAGE CXX)
