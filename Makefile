@@ -4,13 +4,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Applies to isolated builds as well, so that what is built with is pinned like what is run with.
-export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+# Applies to isolated builds as well, so that what is built with is pinned like what is run with: by the second name since
+# pip 25.3. Relative, because pip would take a path with a space in it for two.
+export PIP_CONSTRAINT := constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # A process for every core; one that has nothing left takes over tests of another.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 INSTALL := $(BIN)/python -m pip install --quiet --progress-bar off
-BUILD_FILES := pyproject.toml CMakeLists.txt constraints.txt $(shell find csrc python -type f -not -name '*.so' -not -path '*/__pycache__/*')
+BUILD_FILES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cmake csrc python -type f -not -name '*.so' -not -path '*/__pycache__/*')
 
 .PHONY: demo test test-full lint format bench bench-pytest gpu-check clean
 
@@ -51,6 +53,10 @@ gpu-check:
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Without ensurepip (Debian's python3-venv) venv fails when the interpreter is already there: then it goes again, so that
+# the next try starts anew.
+.DELETE_ON_ERROR:
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

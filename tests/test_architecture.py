@@ -163,3 +163,6 @@ def test_version_is_written_once() -> None:
     ]
     assert found == ["python/snnfast/_version.py"]
     assert snnfast.backends.core_info()["version"] == version
+    # CMake's own PROJECT_VERSION is numbers only: of 0.2.0rc1 a module would say 0.2.0.
+    for path in (ROOT / "CMakeLists.txt", ROOT / "cmake" / "cuda.cmake"):
+        assert re.findall(r'SNNFAST_VERSION="(.*?)"', path.read_text()) == ["${SKBUILD_PROJECT_VERSION_FULL}"]

@@ -77,6 +77,40 @@ def test_no_kernel_spills_registers(kernel: str, architecture: str, tmp_path: Pa
     assert set(spilled) == {("0", "0")}, done.stderr
 
 
+@pytest.mark.skipif(shutil.which("cmake") is None or build.compiler() is None, reason="needs cmake and a C++ compiler")
+@pytest.mark.parametrize(
+    ("nvcc", "reason"),
+    [
+        (None, "no CUDA compiler was found (CUDACXX, PATH)"),
+        ("echo 'error: unsupported GNU version!'; exit 1", "/c++: error: unsupported GNU version!"),
+        ("exit 3", "/c++: it ended with 3"),
+        # It compiles with the host compiler that the build has, not with whatever comes first; CMake finds no toolkit.
+        ("case \"$*\" in *'-ccbin '*/c++*) exit 0;; *) exit 1;; esac", "CMake cannot use "),
+    ],
+)
+def test_the_build_says_why_it_has_no_cuda_module(nvcc: str | None, reason: str, tmp_path: Path) -> None:
+    project = f'project(tried LANGUAGES CXX)\ninclude("{build.ROOT}/cmake/cuda.cmake")\n'
+    (tmp_path / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.18...4.1)\n{project}")
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    compiler = build.compiler()
+    assert compiler is not None
+    (tools / "c++").symlink_to(compiler if "/" in compiler else str(shutil.which(compiler)))
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("CUDA")}
+    environment |= {"CXX": str(tools / "c++"), "PATH": f"{tools}:/usr/bin:/bin"}
+    if nvcc is not None:
+        (tools / "nvcc").write_text(f"#!/bin/sh\n{nvcc}\n")
+        (tools / "nvcc").chmod(0o755)
+    elif shutil.which("nvcc", path="/usr/bin:/bin"):
+        pytest.skip("a CUDA compiler is in /usr/bin")
+    command = [shutil.which("cmake"), "-S", tmp_path, "-B", tmp_path / "build", "-DSNNFAST_CUDA=ON"]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment, check=False)
+    said = " ".join(done.stderr.split())  # CMake wraps its errors
+    assert done.returncode == 1
+    assert "SNNFAST_CUDA=ON, but " in said
+    assert reason in said, said
+
+
 def test_the_module_is_there_where_a_cuda_compiler_is() -> None:
     if build.cuda_compiler() is None:
         pytest.skip("needs a CUDA compiler")
@@ -98,18 +132,22 @@ def test_without_a_device_the_reason_names_what_is_missing(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "torch_cuda", "reason"),
+    ("compiled", "driver", "torch_cuda", "reason"),
     [
-        (0, "13.0", r"no NVIDIA driver was found; it needs driver 580 or newer \(this build is for CUDA 13.0\)"),
-        (12080, "13.0", "too old, it runs CUDA 12.8; it needs driver 580 or newer"),
-        (13000, None, "was built without CUDA; install a CUDA build of torch"),
+        (13000, 0, "13.0", r"no NVIDIA driver was found; it needs driver 580 or newer \(this build is for CUDA 13.0\)"),
+        (13000, 12080, "13.0", "too old, it runs CUDA 12.8; it needs driver 580 or newer"),
+        (13000, 13000, None, "was built without CUDA; install a CUDA build of torch"),
+        # Of a version that did not exist yet when this was written.
+        (99010, 13000, "13.0", "too old, it runs CUDA 13.0; it needs one that runs CUDA 99.1"),
     ],
 )
-def test_every_reason(driver: int, torch_cuda: str | None, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_reason(
+    compiled: int, driver: int, torch_cuda: str | None, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Module:
         @staticmethod
         def info() -> dict[str, int]:
-            return {"cuda": 13000, "driver_cuda": driver}
+            return {"cuda": compiled, "driver_cuda": driver}
 
     monkeypatch.setattr(cuda_backend, "_cuda", Module, raising=False)
     monkeypatch.setattr(cuda_backend, "_module_missing", "")
@@ -117,6 +155,29 @@ def test_every_reason(driver: int, torch_cuda: str | None, reason: str, monkeypa
     assert re.search(reason, cuda_backend.unavailable())
     monkeypatch.setattr(cuda_backend, "_module_missing", "left out")
     assert cuda_backend.unavailable() == "left out"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("ModuleNotFoundError('gone')", "this build of snnfast has no CUDA module: "),
+        ("ImportError('libfoo.so.1: no such file')", "_cuda cannot be imported: libfoo.so.1: no such file"),
+    ],
+)
+def test_a_module_that_cannot_be_loaded_is_not_taken_for_one_that_was_not_built(error: str, reason: str) -> None:
+    code = f"""
+import sys
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == "snnfast._cuda":
+            raise {error}
+sys.meta_path.insert(0, Broken())
+from snnfast import backends, cuda_backend
+assert cuda_backend.info() == {{}}
+print(backends.available()["cuda"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert reason in done.stdout
 
 
 @pytest.mark.parametrize("name", ["cuda:", "cuda:x", "cuda:-1", "cpu:0", "gpu", ""])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -30,11 +31,16 @@ def test_the_python_example_runs(tmp_path: Path) -> None:
     assert "similarity" in result.stdout
 
 
-def test_links_and_pictures_exist() -> None:
+def test_links_and_pictures_exist_in_a_source_archive_too() -> None:
     targets = re.findall(r"\]\(([^)]+)\)", README) + re.findall(r"`(docs/[\w./]+|\w+\.md)`", README)
     assert len(targets) >= 4
+    left_out = re.findall(
+        r"^sdist\.exclude = (\[.*?\])", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
+    )
+    folders = [name for names in left_out for name in ast.literal_eval(names)]
     for target in targets:
         assert (ROOT / target).exists(), target
+        assert not target.startswith(tuple(folders)), target
 
 
 def test_commands_that_the_readme_names_exist() -> None:

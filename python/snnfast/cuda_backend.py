@@ -19,14 +19,16 @@ from snnfast.spec import DigitsCode, NetworkSpec
 from snnfast.spec.certificate import code_arguments
 
 try:
-    from snnfast import _cuda
+    import snnfast._cuda as _cuda
 
     _module_missing = ""
-except ImportError:
+except ModuleNotFoundError:
     _module_missing = (
-        "this build of snnfast has no CUDA module: no CUDA compiler that fits was found when it was installed "
-        "(-C cmake.define.SNNFAST_CUDA=ON says why)"
+        "this build of snnfast has no CUDA module: when it was installed, none was asked for, or no CUDA compiler "
+        "that fits was found (-C cmake.define.SNNFAST_CUDA=ON says why)"
     )
+except ImportError as error:
+    _module_missing = f"the compiled module snnfast._cuda cannot be imported: {error}"
 
 #: The oldest driver that runs code of a major version of CUDA.
 _MINIMUM_DRIVER = {12: "525", 13: "580"}
@@ -51,7 +53,9 @@ def unavailable() -> str:
         return _module_missing
     info = _cuda.info()
     compiled, driver = int(info["cuda"]), int(info["driver_cuda"])
-    needed = f"driver {_MINIMUM_DRIVER[compiled // 1000]} or newer (this build is for CUDA {_cuda_version(compiled)})"
+    least = _MINIMUM_DRIVER.get(compiled // 1000)
+    built_for = f"CUDA {_cuda_version(compiled)}"
+    needed = f"driver {least} or newer (this build is for {built_for})" if least else f"one that runs {built_for}"
     if driver == 0:
         return f"no NVIDIA driver was found; it needs {needed}"
     if driver < compiled // 1000 * 1000:
