@@ -40,9 +40,12 @@ py::object fast_act(const py::object& plan, const py::object& fallback, const py
 }
 
 // The quick way for a batch. Tensors of a type that cannot be exchanged without a call into Python are never plain.
-py::object fast_run(const py::object& plan, const py::object& tensor_type) {
+py::object fast_run(const py::object& plan, const py::object& tensor_type,
+                    const py::typing::Callable<py::bool_()>& is_tracing,
+                    const std::vector<std::tuple<Namespace, py::str, py::object>>& quiet) {
   const Plan& p = plan.cast<const Plan&>();
-  PyObject* function = make_run_batch(p, plan.ptr(), tensor_type.ptr());
+  auto watch = std::make_unique<Watch>(Watch{is_tracing, quiet});
+  PyObject* function = make_run_batch(p, plan.ptr(), tensor_type.ptr(), std::move(watch));
   if (!function) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(function);
 }
@@ -205,8 +208,10 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
 
   m.def("fast_act", &fast_act, py::arg("plan"), py::arg("fallback"), py::arg("tensor_type"),
         "A function observation -> decision; anything but a plain array or tensor goes to `fallback`.");
-  m.def("fast_run", &fast_run, py::arg("plan"), py::arg("tensor_type"),
-        "A function observations -> output; None for anything but a plain float32 tensor or a plain array.");
+  m.def(
+      "fast_run", &fast_run, py::arg("plan"), py::arg("tensor_type"), py::arg("is_tracing"), py::arg("quiet"),
+      "A function observations -> output; None for anything but a plain float32 tensor or a plain array, and for a "
+      "tensor while is_tracing() says so or, of `quiet`, a name in a namespace has another value than the one there.");
   m.def("if_forward", &layer_over_time, py::arg("current"), py::arg("membrane"), py::arg("spikes"), py::arg("steps"),
         py::arg("width"), py::arg("threshold"), py::arg("order"), py::arg("isa") = py::none(),
         "One layer over time; addresses of current (steps, width), membrane (width, updated) and spikes.");

@@ -5,11 +5,14 @@
 
 #include <Python.h>
 #include <pybind11/numpy.h>
+#include <pybind11/typing.h>
 
 #include <cmath>
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <tuple>
+#include <vector>
 
 #include "bind/dlpack.h"
 #include "bind/run_plan.h"
@@ -20,6 +23,14 @@ namespace snnfast {
 // A decision takes one observation; outputs up to this many stay on the stack.
 constexpr int64_t kMaxActions = 256;
 
+// What says that torch looks at operations: a function, and names in namespaces, each with the value that it has while
+// nobody looks.
+using Namespace = pybind11::typing::Dict<pybind11::str, pybind11::object>;
+struct Watch {
+  pybind11::object is_tracing;
+  std::vector<std::tuple<Namespace, pybind11::str, pybind11::object>> quiet;
+};
+
 struct FastCall {
   const Plan* plan;
   PyObject* owner;                   // keeps the plan alive
@@ -28,6 +39,7 @@ struct FastCall {
   PyObject* fallback;                // of a decision: Python function for every observation that is not the plain case
   PyObject* tensor_type;             // torch.Tensor, exactly
   const dlpack::Exchange* exchange;  // null: tensors go the general way
+  const Watch* watch;                // of a batch; see is_watched
 };
 
 constexpr const char* kFastCall = "snnfast.fast_call";
@@ -40,6 +52,7 @@ inline void free_fast_call(PyObject* capsule) {
   Py_XDECREF(call->float32);
   Py_XDECREF(call->fallback);
   Py_XDECREF(call->tensor_type);
+  delete call->watch;
   delete call;
 }
 
@@ -123,6 +136,21 @@ inline bool says(PyObject* object, PyObject* name, PyObject* expected) {
   return answer == expected;
 }
 
+// Whether torch looks at operations, and so must meet one. What cannot be told is left to the general way to find.
+inline bool is_watched(const Watch& watch) {
+  for (const auto& [names, name, quiet] : watch.quiet) {
+    PyObject* value = PyDict_GetItemWithError(names.ptr(), name.ptr());
+    if (!value || PyObject_RichCompareBool(value, quiet.ptr(), Py_EQ) != 1) {
+      PyErr_Clear();
+      return true;
+    }
+  }
+  PyObject* answer = PyObject_CallNoArgs(watch.is_tracing.ptr());
+  Py_XDECREF(answer);
+  PyErr_Clear();
+  return answer != Py_False;
+}
+
 // The numbers of a tensor (n_in,) or (B, n_in) that is exactly torch.Tensor: float32, in order, on the CPU, not empty;
 // it needs no gradient and is not the negative view of another. Null for other tensors.
 inline const float* numbers_of(const FastCall& call, PyObject* tensor, dlpack::Tensor& x) {
@@ -177,7 +205,7 @@ inline PyObject* make_act(const Plan& plan, PyObject* owner, PyObject* fallback,
       "act", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(act)), METH_FASTCALL | METH_KEYWORDS,
       "act(observation, *, seed=0)\n--\n\nThe decision for one observation (n_in,): the index of the largest output, "
       "the first one at a tie."};
-  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, fallback, tensor_type, nullptr});
+  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, fallback, tensor_type, nullptr, nullptr});
 }
 
 // The plain case of an array: contiguous, (B, n_in) or (n_in,), finite numbers. Returns the output, or None if it is
@@ -218,7 +246,7 @@ inline PyObject* run_batch(PyObject* self, PyObject* observations) {
   const Plan& plan = *call->plan;
   PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(observations));
   if (type == call->array_type) return run_array(*call, observations);
-  if (type != call->tensor_type) Py_RETURN_NONE;
+  if (type != call->tensor_type || is_watched(*call->watch)) Py_RETURN_NONE;
   dlpack::Tensor x{};
   const float* const numbers = numbers_of(*call, observations, x);
   if (!numbers) Py_RETURN_NONE;
@@ -244,9 +272,10 @@ inline PyObject* run_batch(PyObject* self, PyObject* observations) {
   return static_cast<PyObject*>(object);
 }
 
-inline PyObject* make_run_batch(const Plan& plan, PyObject* owner, PyObject* tensor_type) {
+inline PyObject* make_run_batch(const Plan& plan, PyObject* owner, PyObject* tensor_type,
+                                std::unique_ptr<Watch> watch) {
   static PyMethodDef method = {"run", run_batch, METH_O, "run(observations)\n--\n\nThe output, or None."};
-  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, nullptr, tensor_type, nullptr});
+  return make_fast_call(&method, {&plan, owner, nullptr, nullptr, nullptr, tensor_type, nullptr, watch.release()});
 }
 
 }  // namespace snnfast

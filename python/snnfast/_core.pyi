@@ -52,9 +52,9 @@ def fast_act(plan: typing.Any, fallback: typing.Any, tensor_type: typing.Any) ->
     """
     A function observation -> decision; anything but a plain array or tensor goes to `fallback`.
     """
-def fast_run(plan: typing.Any, tensor_type: typing.Any) -> typing.Any:
+def fast_run(plan: typing.Any, tensor_type: typing.Any, is_tracing: collections.abc.Callable[[], bool], quiet: collections.abc.Sequence[tuple[dict[str, typing.Any], str, typing.Any]]) -> typing.Any:
     """
-    A function observations -> output; None for anything but a plain float32 tensor or a plain array.
+    A function observations -> output; None for anything but a plain float32 tensor or a plain array, and for a tensor while is_tracing() says so or, of `quiet`, a name in a namespace has another value than the one there.
     """
 def if_forward(current: typing.SupportsInt | typing.SupportsIndex, membrane: typing.SupportsInt | typing.SupportsIndex, spikes: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, width: typing.SupportsInt | typing.SupportsIndex, threshold: typing.SupportsFloat | typing.SupportsIndex, order: str, isa: str | None = None) -> None:
     """

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from snnfast import cuda_backend, reference
+from snnfast import cuda_backend, ops, reference
 from snnfast.cuda_backend import CudaExecutable
 from snnfast.reference import Simulation
 from snnfast.spec import DigitsCode, NetworkSpec, Order, check_count
@@ -66,7 +66,8 @@ class Executable(Protocol):
         """Output, spike counts, and records on request."""
 
     def fast_run(self) -> FastRun | None:
-        """A quicker way that answers ``None`` for all but plain tensors and arrays, or ``None``: there is none."""
+        """A quicker way, or ``None``. It answers ``None`` for all but plain tensors and arrays, and for tensors
+        where torch looks at operations."""
 
     def act(self, general: Act) -> Act:
         """A quicker function for plain observations that leaves all others to ``general``, or that itself."""
@@ -157,7 +158,7 @@ class CpuExecutable:
         return Simulation(output, counts, input_counts, spikes, potentials, steps, certified, saturated)
 
     def fast_run(self) -> FastRun:
-        run: FastRun = _core.fast_run(self.plan, Tensor)
+        run: FastRun = _core.fast_run(self.plan, Tensor, ops.is_tracing, ops.QUIET)
         return run
 
     def act(self, general: Act) -> Act:

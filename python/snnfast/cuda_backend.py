@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from snnfast import ops
 from snnfast.reference import Simulation
 from snnfast.spec import DigitsCode, NetworkSpec
 from snnfast.spec.certificate import code_arguments
@@ -180,7 +181,8 @@ class CudaExecutable:
                 or observations.requires_grad
                 or not observations.is_contiguous()
                 or observations.is_neg()
-                or torch._C._functorch.is_functorch_wrapped_tensor(observations)
+                or ops.is_transformed(observations)
+                or ops.is_watched()
             ):
                 return None
             return self.run(observations, 0)

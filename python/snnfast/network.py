@@ -256,15 +256,15 @@ class SpikingNetwork:
         # Dynamo must not meet a compiled function.
         if is_dynamo_compiling() and isinstance(observations, Tensor):
             return self._as_operator(observations, seed, original_units)
-        # Others that look at operations must meet one, also where what they send is exactly a torch.Tensor.
-        if type(observations) is not np.ndarray and ops.is_watched() and isinstance(observations, Tensor):
-            return self._as_operator(observations, seed, original_units)
         # The common case first, in the fewest steps: plain numbers, random ones (if any) from the default seed.
         if self._fast_run is not None and seed == 0 and type(seed) is int:
             plain: Tensor | FloatArray | None = self._fast_run(observations)  # it looks for itself
             if plain is not None:
                 return plain * self.output_scale if original_units else plain
-        if isinstance(observations, Tensor) and (torch.compiler.is_compiling() or ops.is_transformed(observations)):
+        # Others that look at operations must meet one, also where what they send is exactly a torch.Tensor.
+        if isinstance(observations, Tensor) and (
+            torch.compiler.is_compiling() or ops.is_transformed(observations) or ops.is_watched()
+        ):
             return self._as_operator(observations, seed, original_units)
         batch = _as_observations(observations, self._n_in, self.device)
         output = self._run(batch if batch.ndim == 2 else batch.unsqueeze(0), check_seed(seed))

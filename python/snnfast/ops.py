@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.library import Library
+from torch.utils import _python_dispatch
 
 
 class Runnable(Protocol):
@@ -150,17 +151,29 @@ torch.library.register_autocast("snnfast::run", "cuda", torch.float32, lib=_libr
 #: Whether a tensor stands for others, inside ``torch.vmap`` and the other transforms of ``torch.func``.
 is_transformed = torch._C._functorch.is_functorch_wrapped_tensor
 
-_is_tracing, _modes = torch._C._is_tracing, torch._C._len_torch_dispatch_stack
+#: Whether ``torch.jit.trace`` writes operations down.
+is_tracing: Callable[[], bool] = torch._C._is_tracing
+
+#: Names in torch's namespaces, and their values while it takes no tangents along, and while no mode looks at
+#: operations: what is quickest to look at. A mode of another thread counts here.
+QUIET: tuple[tuple[dict[str, Any], str, object], ...] = (
+    (vars(forward_ad), "_current_level", -1),
+    (vars(_python_dispatch), "_is_in_torch_dispatch_mode", False),
+)
 
 
 def is_watched() -> bool:
     """Whether torch writes its operations down, or looks at them, or takes tangents along: it must meet an operator."""
-    return _is_tracing() or _modes() > 0 or forward_ad._current_level >= 0
+    return is_tracing() or torch._C._len_torch_dispatch_stack() > 0 or _takes_tangents()
+
+
+def _takes_tangents() -> bool:
+    return forward_ad._current_level >= 0
 
 
 def refuse_tracing(what: str) -> None:
     """Raise a ``NotImplementedError`` where ``what``, which is no operator, would be written down as a constant."""
-    if _is_tracing() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
+    if is_tracing() or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None:
         raise NotImplementedError(
             f"{what} cannot be part of a program that torch.jit.trace, torch.export or make_fx writes down, only a "
             "call of a network can: its results would be constants there"
@@ -188,7 +201,7 @@ def refuse_gradient(name: str, tensor: Tensor) -> None:
 
 def refuse_tangent(name: str, tensor: Tensor) -> None:
     """Raise a ``NotImplementedError`` if ``tensor`` carries a tangent, of forward-mode differentiation."""
-    if forward_ad._current_level < 0:
+    if not _takes_tangents():
         return
     tangent: Tensor | None = forward_ad.unpack_dual(tensor).tangent  # type: ignore[no-untyped-call]  # torch's
     if tangent is not None:
