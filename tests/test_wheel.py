@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user downloads: less than 3 MB. A kernel for one more case is easily in it once per instruction set, or once
-per architecture, so what each of them is made into has a limit of its own."""
+per architecture, so what each of them is made into has a limit of its own; the three add up to 3 MB."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import snnfast
 from snnfast import _core, cuda_backend
 
-_PYTHON, _CORE, _CUDA = 280_000, 1_110_000, 1_610_000
+_PYTHON, _CORE, _CUDA = 288_000, 1_104_000, 1_608_000
 
 
 def packed(path: Path) -> int:
@@ -33,7 +33,7 @@ def installed() -> bool:
 of_a_wheel = pytest.mark.skipif(not installed(), reason="not installed from a wheel")
 
 
-def test_the_python_files_pack_to_280_kilobytes() -> None:
+def test_the_python_files_pack_to_288_kilobytes() -> None:
     folder = Path(snnfast.__file__).parent
     sizes = {
         path.relative_to(folder).as_posix(): packed(path)
@@ -45,7 +45,7 @@ def test_the_python_files_pack_to_280_kilobytes() -> None:
 
 
 @of_a_wheel
-def test_the_cpu_module_packs_to_1110_kilobytes() -> None:
+def test_the_cpu_module_packs_to_1104_kilobytes() -> None:
     assert packed(Path(_core.__file__)) < _CORE
 
 
@@ -54,7 +54,7 @@ def test_the_cpu_module_packs_to_1110_kilobytes() -> None:
     int(str(cuda_backend.info().get("cuda", 0))) < 13_000,
     reason="without a CUDA module, or with one that a CUDA compiler before 13 has packed, less tightly",
 )
-def test_the_cuda_module_packs_to_1610_kilobytes() -> None:
+def test_the_cuda_module_packs_to_1608_kilobytes() -> None:
     from snnfast import _cuda
 
     assert packed(Path(_cuda.__file__)) < _CUDA
