@@ -242,8 +242,8 @@ class Policy(torch.nn.Module):
         return torch.nn.functional.softmax(self.network(x * 2, original_units=True), dim=-1)
 
 
-# torch deprecates its own tracing, which programs still use, and torch itself.
-of_jit = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:DeprecationWarning")
+# torch deprecates its own tracing, which programs still use, and torch itself; with a FutureWarning from 2.14 on.
+of_jit = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
 
 
 @of_jit
