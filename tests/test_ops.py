@@ -268,6 +268,35 @@ def test_what_writes_operations_down_meets_one(backend: str) -> None:
                 make_fx(what)(x)
 
 
+@of_jit
+def test_the_quick_way_is_taken_where_nobody_looks_and_only_there() -> None:
+    network, x = make_network()
+    quick = network._fast_run
+    assert quick is not None
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return func(*args, **(kwargs or {}))
+
+    def plain() -> None:
+        assert torch.equal(quick(x), network(x))
+
+    def traced(y: torch.Tensor) -> torch.Tensor:
+        assert quick(x) is None
+        assert quick(x.numpy()) is not None  # arrays are no operator's
+        return y
+
+    plain()
+    torch.jit.trace(traced, (x,), check_trace=False)  # which would call it untraced as well
+    plain()
+    with Mode():
+        assert quick(x) is None
+    plain()
+    with forward_ad.dual_level():
+        assert quick(x) is None
+    plain()
+
+
 def test_modes_that_look_at_operations_see_one() -> None:
     network, x = make_network()
     seen: list[object] = []
