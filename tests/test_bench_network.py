@@ -276,6 +276,18 @@ def test_rows_in_runs_are_counted_per_sample():
     assert rows_in_runs(spiking, torch.tensor([[1.0], [-1.0]])) == (380 + 0) / 2
 
 
+def test_a_run_that_ends_where_one_of_the_step_before_began_takes_one_row_less():
+    # From 0, currents of 5/8 fire in steps 2, 4, 5 and 7 of 7, and currents of 7/16 in steps 3, 5 and 7. These come
+    # first: steps 2 and 3 share the end between the two, and so do no others. 200 neurons, 5 steps of one run each.
+    first = torch.tensor([[0.625]] * 100 + [[0.4375]] * 100)
+    spiking = SpikingNetwork([first, torch.ones(2, 200)], None, NeuronSpec(), 7)
+    spikes = spiking.simulate(torch.ones(1, 1), record="spikes").spikes
+    assert spikes is not None
+    assert [int(t) + 1 for t in spikes[0][:, 0, 0].nonzero()] == [2, 4, 5, 7]
+    assert [int(t) + 1 for t in spikes[0][:, 0, 199].nonzero()] == [3, 5, 7]
+    assert rows_in_runs(spiking, torch.ones(1, 1)) == 200 + 5 * 2 - 1
+
+
 # The whole ----------------------------------------------------------------------------------------------------------
 
 

@@ -69,7 +69,7 @@ def test_widths_around_words_of_spikes_and_vectors(width: int) -> None:
 
 
 def test_more_trains_than_a_segment_holds() -> None:
-    # 900 currents from 0 to 1 have 900 different trains in 140 steps, and a segment at most 320 prefix sums.
+    # 900 currents from 0 to 1 have 900 different trains in 140 steps, and a segment at most 384 prefix sums.
     numbers = np.random.default_rng(0)
     currents = numbers.permutation(np.linspace(0.0, 1.0, 900))
     assert len(np.unique((currents[:, None] * np.arange(1, 141) + 0.5).astype(int), axis=0)) > 850

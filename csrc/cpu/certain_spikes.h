@@ -97,15 +97,18 @@ DoubtScratch take_doubt(Arena& arena, const LayerView& first, int64_t tile) {
 // What it costs to make spikes certain, in loads of a vector of weights, of which a row has so many. In doubt
 // are some 3 % of the neurons at usual rates, 11 % where 40 % fire; 6 % is what is reckoned with. With steps in lanes
 // each of them adds every input that fires, a vector of steps at a time. Elsewhere their weights are copied one by one,
-// and the input spikes are listed once more.
+// and the input spikes are listed once more. Beside that every step of every vector has a bound to be held against, and
+// each step one to be made, for which the first layer's spikes are put into its own order (measured).
 inline float doubts_cost(const SumsCost& cost, float vectors, int64_t steps) {
-  constexpr float kDoubtful = 0.06f, kClocksPerSpike = 3.0f;
+  constexpr float kDoubtful = 0.06f, kClocksPerSpike = 3.0f, kLoadsPerBound = 4.0f;
+  constexpr float kLoadsPerStep = kHasStepLanes ? 60.0f : 370.0f;
+  const float bounds = static_cast<float>(steps) * (kLoadsPerBound + kLoadsPerStep / vectors);
   if (kHasStepLanes) {
     constexpr float kClocksPerVector = static_cast<float>(kLaneNeurons + 1) / (2.0f * kLaneNeurons);
     const auto of_steps = static_cast<float>((steps + Vec::lanes - 1) / Vec::lanes);
-    return kDoubtful * Vec::lanes * kClocksPerVector * cost.firing * of_steps;
+    return bounds + kDoubtful * Vec::lanes * kClocksPerVector * cost.firing * of_steps;
   }
-  return kDoubtful * (cost.spikes + Vec::lanes * cost.firing) + kClocksPerSpike * cost.spikes / vectors;
+  return bounds + kDoubtful * (cost.spikes + Vec::lanes * cost.firing) + kClocksPerSpike * cost.spikes / vectors;
 }
 
 // The bound of every step, from its input spikes: rows of bits, with a stride.
@@ -185,7 +188,7 @@ __attribute__((noinline, unused)) void scan_certain(const NetworkView& net, int6
 // The first layer's neurons, sorted by their currents, run once more in their own order. Lists their spikes; returns
 // how many neurons fire.
 inline int64_t list_in_order(const NetworkView& net, const LayerView& first, const float* sorted, int64_t steps,
-                             const SpikeRuns& runs, const DoubtScratch& s) {
+                             const SpikeRuns& runs, const SpikeLists& lists, const DoubtScratch& s) {
   const int64_t n = first.n_out, stride = bits_stride(first.panels), words = (n + 63) / 64;
   __builtin_memcpy(s.current, sorted, static_cast<size_t>(first.padded) * sizeof(float));
   for (int64_t i = 0; i < n; ++i) s.current[runs.order[i]] = sorted[i];
@@ -194,7 +197,7 @@ inline int64_t list_in_order(const NetworkView& net, const LayerView& first, con
     const int64_t begin = p * kPanel;
     scan_again(net, s.current + begin, 0, panel_vectors(first, p), s.state + begin, s.spikes + p, stride, steps);
   }
-  list_spikes(s.spikes, stride, n, steps, quickest_write_row(net.packs_bytes), runs.lists);  // the runs are used up
+  list_spikes(s.spikes, stride, n, steps, quickest_write_row(net.packs_bytes), lists);  // the runs are used up
   int64_t firing = 0;
   for (int64_t w = 0; w < words; ++w) {
     uint64_t any = 0;
@@ -257,14 +260,15 @@ inline void run_again(const NetworkView& net, const LayerView& layer, const uint
 // Runs the second layer's neurons in doubt again, and puts their spikes, in `bits`, where the others' are. Returns how
 // many there were. `sorted`: the first layer's currents.
 inline int64_t settle_doubts(const NetworkView& net, const Certainty& c, const float* sorted, int64_t steps,
-                             const SpikeRuns& runs, const DoubtScratch& s, float* currents, PanelBits* bits) {
+                             const SpikeRuns& runs, const SpikeLists& lists, const DoubtScratch& s, float* currents,
+                             PanelBits* bits) {
   const LayerView& layer = net.layers[1];
   if (kHasStepLanes) return settle_in_steps(net, layer, c.doubtful, c.turned, steps, bits);
   int64_t settled = 0, waiting = 0, firing = 0;
   uint32_t neurons[kRow + 64 + kAtOnce];
   const auto settle = [&](int64_t count) {
-    if (settled == 0) firing = list_in_order(net, net.layers[0], sorted, steps, runs, s);
-    run_again(net, layer, neurons, count, firing, steps, runs.lists, s, currents, bits);
+    if (settled == 0) firing = list_in_order(net, net.layers[0], sorted, steps, runs, lists, s);
+    run_again(net, layer, neurons, count, firing, steps, lists, s, currents, bits);
     settled += count;
     waiting -= count;
     for (int64_t i = 0; i < waiting; ++i) neurons[i] = neurons[count + i];

@@ -29,9 +29,8 @@ constexpr int64_t kMostSteps = 128;  // of a tile: its currents stay in the firs
 // Lanes of the instruction sets whose masks cost nothing, so that step_lanes.h pays.
 constexpr int64_t kStepLanes = 16;
 
-constexpr int64_t kSumRow = 16;  // outputs of a panel of SumsView: a line of the cache
-
-// Weights as integers times a power of two per output, for prefix sums, in panels of kSumRow outputs.
+// Weights as integers times a power of two per output, for prefix sums, in panels of `Kernels::sum_row` outputs, each
+// of which ends with a row of zeros.
 struct SumsView {
   const int32_t* rows;
   const float* scale;  // (padded)
@@ -84,7 +83,7 @@ constexpr int64_t kCeilingFloats = 128;  // memory for ceiling_loop is a multipl
 
 struct Kernels {
   const char* isa;
-  int64_t lanes, panel, row, most_rows;
+  int64_t lanes, panel, row, most_rows, sum_row;
   bool slices;       // whether there is the method "slices"
   bool matrix_unit;  // whether it can pay
   // Bytes of scratch memory that run_block needs, aligned to 64.

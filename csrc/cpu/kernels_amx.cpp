@@ -30,13 +30,21 @@ bool avx512_if_forward(const float* current, float* membrane, float* spikes, int
 }  // namespace
 
 extern const Kernels kernels_amx = {
-    "amx",          Vec::lanes,
-    kPanel,         kRow,
-    kMostRows,      kHasTiles,
-    kHasMatrixUnit, layers_scratch_bytes,
-    run_layers,     avx512_tables_scratch_bytes,
-    avx512_tables,  avx512_coded_scratch_bytes,
-    avx512_coded,   avx512_if_forward,
+    "amx",
+    Vec::lanes,
+    kPanel,
+    kRow,
+    kMostRows,
+    kSumRow,
+    kHasTiles,
+    kHasMatrixUnit,
+    layers_scratch_bytes,
+    run_layers,
+    avx512_tables_scratch_bytes,
+    avx512_tables,
+    avx512_coded_scratch_bytes,
+    avx512_coded,
+    avx512_if_forward,
     ceiling_loop,
 };
 

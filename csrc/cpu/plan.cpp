@@ -300,15 +300,15 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options) {
   const bool in_doubt = !integers && options.exact;
   if (in_doubt) integers = rows_in_doubt(spec, 1);
   if (!integers) return;
-  Floats rows = floats(layer.n_in * view.padded), scale = floats(view.padded);
+  Floats rows = floats((layer.n_in + 1) * view.padded), scale = floats(view.padded);
   auto* const to = reinterpret_cast<int32_t*>(rows.get());
-  for (int64_t begin = 0; begin < view.padded; begin += kSumRow) {
-    const int64_t width = std::min(kSumRow, view.padded - begin);
+  for (int64_t begin = 0; begin < view.padded; begin += kernels_.sum_row) {
+    const int64_t width = std::min(kernels_.sum_row, view.padded - begin);
     for (int64_t j = begin; j < std::min(begin + width, layer.n_out); ++j) {
       const IntegerRow& row = (*integers)[static_cast<size_t>(j)];
       scale.get()[j] = static_cast<float>(std::ldexp(1.0, row.exponent));
       for (int64_t k = 0; k < layer.n_in; ++k) {
-        to[begin * layer.n_in + k * width + (j - begin)] = row.integers[static_cast<size_t>(k)];
+        to[begin * (layer.n_in + 1) + k * width + (j - begin)] = row.integers[static_cast<size_t>(k)];
       }
     }
   }

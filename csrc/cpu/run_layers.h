@@ -91,11 +91,11 @@ SampleState take_sample(Arena& arena, const NetworkView& net, const Sizes& sizes
   s.counts = arena.take<float>(net.counted ? counted_inputs(net) : 0);
   s.answered = arena.take<bool>(1);
   const SumsView* const sums = sums_of(net);
-  const int64_t ids = sums ? run_ids(sizes.widest) : sizes.widest, most = sums ? 64 : kMostRows;
-  s.lists = take_lists(arena, ids, (sizes.widest + most - 1) / most, net.tile);
+  const int64_t ids = sums ? run_ids(sizes.widest) : sizes.widest;
+  s.lists = take_lists(arena, ids, (sizes.widest + kMostRows - 1) / kMostRows, net.tile);
   s.spike_bits = arena.take<PanelBits>(net.tile * bits_stride(sizes.most_panels));
   s.sorted = false;
-  if (sums) s.runs = take_runs(arena, net.layers[0].n_out, s.lists);
+  if (sums) s.runs = take_runs(arena, net.layers[0].n_out, net.tile, s.lists.ids);
   if (in_doubt(net)) s.certainty = take_certainty(arena, net.layers[1], net.tile);
   if (in_doubt(net) && kHasStepLanes) s.certainty.turned = take_turned(arena, net.layers[1].n_in, net.tile);
   return s;
@@ -264,8 +264,8 @@ inline int64_t slices_clocks(const SliceView& slices, int64_t steps) {
 // cycles of another way than by events, or 0.
 inline bool sums_pay(const NetworkView& net, const SampleState& s, float others) {
   if (net.always_sums) return true;
-  const SumsCost cost = sums_cost(s.constant, net.layers[0].padded, net.threshold, net.timesteps);
   const auto vectors = static_cast<float>(net.layers[1].padded / Vec::lanes * kClocksPerRow);
+  const SumsCost cost = sums_cost(s.constant, net.layers[0].padded, net.threshold, net.timesteps, vectors);
   const float doubts = in_doubt(net) ? doubts_cost(cost, vectors, net.timesteps) : 0.0f;
   return cost.sums + doubts < cost.spikes && (others == 0.0f || cost.sums * vectors < others);
 }
@@ -550,7 +550,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
         const SampleState& s = samples[i];
         if (!s.sorted) continue;
         const int64_t settled =
-            settle_doubts(net, s.certainty, s.constant, steps, s.runs, doubt, currents.first, s.spike_bits);
+            settle_doubts(net, s.certainty, s.constant, steps, s.runs, s.lists, doubt, currents.first, s.spike_bits);
         if (polls.stop(settled * net.layers[l].n_in * (1 + steps / kInputsPerSpike))) return false;
       }
       const bool in_lanes =
@@ -580,7 +580,7 @@ bool run_layers(const NetworkView& net, const Request& request, int64_t first, i
         }
         if (l + 1 == layers || sliced || in_lanes) continue;
         if (takes_runs(s, l + 1)) {
-          list_runs(s.spike_bits, stride, n, steps, quickest_write_row(net.packs_bytes), s.runs, sums);
+          list_runs(s.spike_bits, stride, n, steps, quickest_write_rows(net.packs_bytes), s.runs, sums);
           if (in_doubt(net)) {
             bound_steps(s.spike_bits, stride, n, steps, s.certainty);
             if (kHasStepLanes) {

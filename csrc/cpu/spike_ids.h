@@ -132,6 +132,17 @@ inline int64_t write_row(const void* row, int64_t begin, int64_t end, uint64_t l
   return write([](auto... of) { return write_ids(of...); });
 }
 
+// The same of rows of so many words, each to a list of its own, `apart` from the last one; `counts`: how many ids.
+using WriteRows = void (*)(const uint64_t* rows, int64_t width, int64_t count, uint16_t* lists, int64_t apart,
+                           int64_t* counts);
+
+inline void write_rows(const uint64_t* rows, int64_t width, int64_t count, uint16_t* lists, int64_t apart,
+                       int64_t* counts) {
+  for (int64_t i = 0; i < count; ++i) {
+    counts[i] = write_row(rows + i * width, 0, width, ~uint64_t{0}, lists + i * apart);
+  }
+}
+
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
 
 // 0 .. N - 1.
@@ -165,10 +176,19 @@ __attribute__((target("avx512vbmi2"))) inline int64_t write_row_by_bytes(const v
   }
   return n;
 }
+__attribute__((target("avx512vbmi2"))) inline void write_rows_by_bytes(const uint64_t* rows, int64_t width,
+                                                                       int64_t count, uint16_t* lists, int64_t apart,
+                                                                       int64_t* counts) {
+  for (int64_t i = 0; i < count; ++i) {
+    counts[i] = write_row_by_bytes(rows + i * width, 0, width, ~uint64_t{0}, lists + i * apart);
+  }
+}
 inline WriteRow quickest_write_row(bool packs_bytes) { return packs_bytes ? write_row_by_bytes : write_row; }
+inline WriteRows quickest_write_rows(bool packs_bytes) { return packs_bytes ? write_rows_by_bytes : write_rows; }
 
 #else
 inline WriteRow quickest_write_row(bool) { return write_row; }
+inline WriteRows quickest_write_rows(bool) { return write_rows; }
 #endif
 
 }  // namespace

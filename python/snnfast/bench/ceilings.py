@@ -11,8 +11,9 @@ Every method has a ceiling that no better code of the same method passes:
   included, and the steps of the hidden neurons, which the same units take. Beside it stands the share of what the same
   would take if each addition fetched its weight from the cache that holds the whole layer; using a weight many times
   while it is near passes that.
-* prefix sums: the same, where the second layer has an addition for every input that fires at all and for every end of a
-  run of neighbours that fire in the same step, if those are fewer than the spikes.
+* prefix sums: the same, where the second layer has an addition for every input that fires at all and for every end of
+  a run of neighbours that fire in the same step, but one for two where one begins and the next step's ends; if those
+  are fewer than the spikes.
 * slices: for every layer additions or the products of its matrix of bytes, padding included; so are prefix sums where
   there is a matrix unit. Products are made beside additions and neuron steps, so the longer of the two counts, for the
   choice that makes it shortest. Runs and products give exact bits on a grid only: off it some neurons run again. So
@@ -72,7 +73,8 @@ def rows_in_runs(network: SpikingNetwork, observations: Tensor) -> float:
     """Rows of weights that prefix sums add up for the second layer of a network, per sample.
 
     A sample has one for every neuron of the first layer that fires at all, and one for every end of a run of neighbours
-    that fire in the same step, the neurons being sorted by their currents; or one for every spike, if those are fewer.
+    that fire in the same step, the neurons being sorted by their currents; but one for two where a run begins and one
+    of the next step ends at the same place. Or it has one for every spike, if those are fewer.
 
     Args:
         network: of plain neurons under constant encoding.
@@ -85,9 +87,11 @@ def rows_in_runs(network: SpikingNetwork, observations: Tensor) -> float:
     current = plain.layer_current(plain.encode(spec, observations), torch.tensor(spec.encoded_weights), bias)
     order = current.argsort(dim=1).expand(len(spikes[0]), -1, -1)
     in_order = torch.nn.functional.pad(spikes[0].gather(2, order), (1, 1))
-    ends = (in_order.diff(dim=2) != 0).sum(dim=(0, 2))
+    ends = in_order.diff(dim=2)
+    matched = ((ends[:-1] > 0) & (ends[1:] < 0)).sum(dim=(0, 2))
+    loads = (ends != 0).sum(dim=(0, 2)) - matched
     fire = spikes[0].any(dim=0).sum(dim=1)
-    return float(torch.minimum(fire + ends, spikes[0].sum(dim=(0, 2))).double().mean())
+    return float(torch.minimum(fire + loads, spikes[0].sum(dim=(0, 2))).double().mean())
 
 
 @dataclasses.dataclass(frozen=True)
