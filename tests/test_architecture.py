@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cuda_host import build
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "snnfast"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -141,6 +143,17 @@ def test_the_neuron_rule_is_written_once() -> None:
         if pattern.search(re.sub(r"//.*", "", path.read_text()).replace("n.threshold > 0", ""))
     }
     assert users == {"neuron.h"}
+
+
+@pytest.mark.parametrize("flags", ["-O2 -ffp-contract=off", "-ffast-math", "-Ofast", "-ffinite-math-only"])
+def test_fast_maths_is_refused(flags: str) -> None:
+    if build.compiler() is None:
+        pytest.skip("needs a C++ compiler")
+    command = [build.compiler(), "-std=c++17", f"-I{ROOT / 'csrc'}", *flags.split(), "-fsyntax-only", "-x", "c++", "-"]
+    source = '#include "core/neuron.h"'
+    done = subprocess.run([str(c) for c in command], input=source, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == flags.startswith("-O2"), done.stderr
+    assert ("build it without -ffast-math" in done.stderr) == (done.returncode != 0)
 
 
 @pytest.mark.parametrize("module", ["_core", "_cuda"])

@@ -9,6 +9,10 @@
 // factor alpha of 0 leaves its term out, a factor beta of 1 takes the membrane as it is: see HasAlpha and HasBeta.
 #pragma once
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "snnfast promises the bits of IEEE arithmetic: build it without -ffast-math, -Ofast and -ffinite-math-only"
+#endif
+
 #if defined(__CUDACC__)
 #define SNNFAST_HOST_DEVICE __host__ __device__ __forceinline__
 #else
