@@ -68,13 +68,14 @@ def test_widths_around_words_of_spikes_and_vectors(width: int) -> None:
     assert_exact(spec, random_observations(spec, 5, width))
 
 
-def test_more_trains_than_a_segment_holds() -> None:
+@pytest.mark.parametrize("timesteps", [140, 141, 127])  # whole groups of steps, and half of one, in several segments
+def test_more_trains_than_a_segment_holds(timesteps: int) -> None:
     # 900 currents from 0 to 1 have 900 different trains in 140 steps, and a segment at most 384 prefix sums.
     numbers = np.random.default_rng(0)
     currents = numbers.permutation(np.linspace(0.0, 1.0, 900))
-    assert len(np.unique((currents[:, None] * np.arange(1, 141) + 0.5).astype(int), axis=0)) > 850
+    assert len(np.unique((currents[:, None] * np.arange(1, timesteps + 1) + 0.5).astype(int), axis=0)) > 850
     weights = np.round(numbers.normal(size=(70, 900)) * 40)
-    spec = with_currents(currents, weights, 140)
+    spec = with_currents(currents, weights, timesteps)
     assert_exact(spec, torch.tensor([[1.0], [0.3], [-1.0], [2.5]]))
 
 

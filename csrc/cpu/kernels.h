@@ -29,8 +29,8 @@ constexpr int64_t kMostSteps = 128;  // of a tile: its currents stay in the firs
 // Lanes of the instruction sets whose masks cost nothing, so that step_lanes.h pays.
 constexpr int64_t kStepLanes = 16;
 
-// Weights as integers times a power of two per output, for prefix sums, in panels of `Kernels::sum_row` outputs, each
-// of which ends with a row of zeros.
+// Weights as integers times a power of two per output, for prefix sums, in panels of `Kernels::sum_row` outputs, the
+// rest in panels of one vector, each of which ends with a row of zeros.
 struct SumsView {
   const int32_t* rows;
   const float* scale;  // (padded)

@@ -302,8 +302,8 @@ void Plan::build_sums(const NetworkSpec& spec, const PlanOptions& options) {
   if (!integers) return;
   Floats rows = floats((layer.n_in + 1) * view.padded), scale = floats(view.padded);
   auto* const to = reinterpret_cast<int32_t*>(rows.get());
-  for (int64_t begin = 0; begin < view.padded; begin += kernels_.sum_row) {
-    const int64_t width = std::min(kernels_.sum_row, view.padded - begin);
+  for (int64_t begin = 0, width; begin < view.padded; begin += width) {
+    width = view.padded - begin < kernels_.sum_row ? kernels_.lanes : kernels_.sum_row;
     for (int64_t j = begin; j < std::min(begin + width, layer.n_out); ++j) {
       const IntegerRow& row = (*integers)[static_cast<size_t>(j)];
       scale.get()[j] = static_cast<float>(std::ldexp(1.0, row.exponent));

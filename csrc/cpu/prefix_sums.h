@@ -33,7 +33,9 @@ constexpr int kRunKinds = 3;                           // lists of a step
 // always enough for one word of spikes.
 constexpr int64_t kMostSums = (24 << 10) / (4 * kSumRow);
 static_assert(kMostSums > 64 + 2 && kMostSums <= kLongestList);
-static_assert(kMostSums * Vec::lanes < 1 << 16, "a list's ids have 16 bits");
+static_assert((kMostSums + 64) * Vec::lanes < 1 << 16, "a list's ids have 16 bits");
+static_assert(kSteps % kRunSteps == 0, "ids have room for whole groups of either");
+static_assert(kRunSteps <= 2, "there is a row for one step of nobody's");
 
 // One or two inputs that are summed next, and which prefix sum then is there. Inputs between which no run ever begins
 // or ends need none between them: to store sums takes longer than to add rows.
@@ -240,6 +242,7 @@ inline uint16_t* list_segment_runs(const RunWords& words, int64_t steps, WriteRo
     s.finish[w] = first.ends;  // none that has been matched
   }
   for (int64_t t0 = 0; t0 < steps; t0 += N) {
+#pragma GCC unroll 1
     for (int64_t i = 0; i < N; ++i) {
       uint64_t *const matched = s.rows + i * width, *const begins = matched + N * width,
                       *const ends = begins + N * width;
@@ -260,6 +263,7 @@ inline uint16_t* list_segment_runs(const RunWords& words, int64_t steps, WriteRo
       for (int64_t k = 0; k < counts[i]; ++k) lists[i][k] = at_bit[lists[i][k]];
     }
     int64_t most = 0, rest = 0;
+#pragma GCC unroll 1
     for (int64_t i = 0; i < N; ++i) {
       if (t0 + i < steps && words.goes_on(t0 + i)) lists[2 * N + i][counts[2 * N + i]++] = last;
       most = counts[i] > most ? counts[i] : most;
@@ -267,9 +271,10 @@ inline uint16_t* list_segment_runs(const RunWords& words, int64_t steps, WriteRo
       rest = counts[2 * N + i] > rest ? counts[2 * N + i] : rest;
     }
     *lengths++ = {static_cast<int32_t>(most), static_cast<int32_t>(rest)};
-    ids = fill_beside(lists, counts, most, ids);
-    ids = fill_beside(lists + N, counts + N, rest, ids);
-    ids = fill_beside(lists + 2 * N, counts + 2 * N, rest, ids);
+#pragma GCC unroll 1
+    for (int kind = 0; kind < kRunKinds; ++kind) {
+      ids = fill_beside(lists + kind * N, counts + kind * N, kind == 0 ? most : rest, ids);
+    }
   }
   return ids;
 }
@@ -385,6 +390,11 @@ SNNFAST_INLINE void add_runs(const int32_t* sums, const uint16_t* begins, int64_
   }
 }
 
+// Outputs of the panel of SumsView that begins at one: few lack to a whole one, so less code is compiled for those.
+SNNFAST_INLINE int64_t sum_width(const LayerView& layer, int64_t output) {
+  return layer.padded - output < kSumRow ? Vec::lanes : kSumRow;
+}
+
 // Who fetches the next outputs' rows: so many samples, this one being the part-th. Each fetches a part of them, as they
 // sum different rows; a single one only those that it is going to sum.
 struct FetchAhead {
@@ -396,14 +406,14 @@ class Fetching {
  public:
   Fetching(const LayerView& layer, int64_t next, FetchAhead fetch, const SpikeRuns& runs, int64_t turns)
       : rows_(layer.sums->rows + next * (layer.n_in + 1)), order_(runs.order), inputs_(layer.n_in) {
-    const int64_t left = layer.padded - next;
-    width_ = left < kSumRow ? left : kSumRow;
-    if (fetch.parts == 0 || width_ == 0) return;
+    if (fetch.parts == 0 || next == layer.padded) return;
+    width_ = sum_width(layer, next);
     first_ = runs.segments[0].first;
     alone_ = fetch.parts == 1;
     const int64_t lines = width_ * inputs_ / (fetch.parts * kLine);
     if (!alone_) rows_ += fetch.part * lines * kLine;
-    each_ = ((alone_ ? inputs_ - first_ : lines) + turns - 1) / turns;  // perhaps some of the next part
+    left_ = alone_ ? inputs_ - first_ : width_ * inputs_ / kLine - fetch.part * lines;
+    each_ = ((alone_ ? left_ : lines) + turns - 1) / turns;  // perhaps some of the next part
   }
   SNNFAST_INLINE void turn() {
     if (each_ > 0) fetch();
@@ -411,12 +421,14 @@ class Fetching {
 
  private:
   __attribute__((noinline)) void fetch() {
+    const int64_t now = each_ < left_ ? each_ : left_;
+    left_ -= now;
     if (!alone_) {
-      for (int64_t i = 0; i < each_; ++i) __builtin_prefetch(rows_ + i * kLine, 0, 2);
-      rows_ += each_ * kLine;
+      for (int64_t i = 0; i < now; ++i) __builtin_prefetch(rows_ + i * kLine, 0, 2);
+      rows_ += now * kLine;
       return;
     }
-    for (int64_t i = 0; i < each_ && first_ < inputs_; ++i, ++first_) {
+    for (const int64_t end = first_ + now; first_ < end; ++first_) {
       const int32_t* const row = rows_ + order_[first_] * width_;
       for (int64_t k = 0; k < width_; k += kLine) __builtin_prefetch(row + k, 0, 2);
     }
@@ -424,7 +436,7 @@ class Fetching {
 
   const int32_t* rows_;
   const uint16_t* order_;
-  int64_t inputs_, width_, first_ = 0, each_ = 0;
+  int64_t inputs_, width_ = 0, first_ = 0, left_ = 0, each_ = 0;
   bool alone_ = false;
 };
 

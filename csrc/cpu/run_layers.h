@@ -405,14 +405,21 @@ __attribute__((noinline)) void runs_currents(const LayerView& layer, int64_t pan
                                              const Currents& currents) {
   int64_t takers = 0;
   for (int64_t i = 0; i < count; ++i) takers += takes_runs(samples[i], 1);
-  with_rows<kSumVectors>(layer, panel, [&](auto vectors, int64_t output, int64_t at) {
+  const int64_t begin = panel * kPanel, left = layer.padded - begin, end = begin + (left < kPanel ? left : kPanel);
+  for (int64_t output = begin, width; output < end; output += width) {
+    width = sum_width(layer, output);
     FetchAhead fetch{0, far ? takers : 0};
     for (int64_t i = 0; i < count; ++i) {
       if (!takes_runs(samples[i], 1)) continue;
-      run_currents<decltype(vectors)::value>(layer, output, samples[i].runs, steps, fetch, sums, currents.of(i) + at);
+      float* const to = currents.of(i) + (output - begin);
+      if (width == kSumRow) {
+        run_currents<kSumVectors>(layer, output, samples[i].runs, steps, fetch, sums, to);
+      } else {
+        run_currents<1>(layer, output, samples[i].runs, steps, fetch, sums, to);
+      }
       ++fetch.part;
     }
-  });
+  }
 }
 
 // And of one sample, if they are not there yet. Returns whether its neurons have run too: those do here whose spikes

@@ -114,7 +114,8 @@ SNNFAST_INLINE uint64_t row_word(const void* row, int64_t w) {
 // first bit's id is 1: there are few enough words for 16 bits, and 0 is for others to use.
 using WriteRow = int64_t (*)(const void* row, int64_t begin, int64_t end, uint64_t last_bits, uint16_t* ids);
 
-inline int64_t write_row(const void* row, int64_t begin, int64_t end, uint64_t last_bits, uint16_t* ids) {
+__attribute__((noinline)) int64_t write_row(const void* row, int64_t begin, int64_t end, uint64_t last_bits,
+                                            uint16_t* ids) {
   const auto write = [&](auto write_word) {
     int64_t n = 0;
     for (int64_t w = begin; w < end; ++w) {
