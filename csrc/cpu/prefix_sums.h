@@ -7,7 +7,8 @@
 //
 // Mostly the next run ends where one begins: neurons with a little less current fire one step later. Such a prefix sum
 // is taken off in a step and added in the next one. So each step has a sum of its own of those, which both of them
-// take: one load for the two. What cannot be matched so is loaded twice. That halves the loads.
+// take: one load for the two. What cannot be matched so is loaded twice. That nearly
+// halves the loads of a wide layer.
 //
 // Where runs begin and end is taken from the spikes themselves, so that the result rests on no law about them; only
 // that there are few runs does.
@@ -94,7 +95,7 @@ struct SumsScratch {
   uint64_t* ends;             // (words): the places at which some run begins or ends
   uint64_t *begins, *finish;  // (words): where a step's runs begin, and where they end
   uint64_t* rows;             // (kRunKinds, kRunSteps, words): of a group of steps
-  int32_t* sums;              // (kMostSums + 64, kSumRow)
+  int32_t* sums;              // (kMostSums + 64, kSumRow): numbered by bits, they begin within a word
   int32_t* partial;           // (steps, kSumRow): currents as far as they are summed; a row more that nobody reads
 };
 
@@ -143,7 +144,7 @@ inline SumsCost sums_cost(const float* current, int64_t padded, float threshold,
   const auto t = static_cast<float>(steps);
   const float shifted = t * t * sum[2][0], independent = 2.0f * t * sum[1][0];
   // Two ends that are matched take one load; to make a prefix sum takes a load and a store; and to sort the neurons and
-  // list the runs takes longer than to list the spikes. Measured on a Xeon with AVX-512.
+  // list the runs takes longer than to list the spikes. Measured on a Xeon with AVX-512, and checked with AVX2.
   constexpr float kLoadsPerEnd = 0.6f, kLoadsPerRow = 2.0f, kLoadsPerStep = 140.0f;
   const float ends = shifted < independent ? shifted : independent;
   return {t * sum[0][0], kLoadsPerEnd * ends + kLoadsPerRow * sum[3][0] + kLoadsPerStep * t / vectors, sum[3][0]};
@@ -201,7 +202,7 @@ struct WordEnds {
   }
 };
 
-// What of a layer's spikes is a segment: words begin .. end - 1 of rows, `last` of the last one.
+// What of a layer's spikes is a segment: words begin .. end - 1 of rows, which have `last_bits` of their last word.
 struct RunWords {
   const PanelBits* bits;
   int64_t stride, begin, end, last_word;
@@ -295,7 +296,7 @@ inline void list_runs(const PanelBits* bits, int64_t stride, int64_t n_in, int64
   const uint64_t begin_bits = places[words.begin];
   int64_t first = words.begin * 64 + (begin_bits ? __builtin_ctzll(begin_bits) : 0);
   uint16_t* ids = runs.ids;
-  const bool all = n_in - first + 2 <= kMostSums;  // of the places
+  const bool all = n_in - first + 2 <= kMostSums;  // places have a sum: a bit's number is its sum's
   if (!all) {
     for (int64_t w = words.begin; w <= last_word; ++w) places[w] = 0;
     for (int64_t t = 0; t < steps; ++t) {
@@ -346,7 +347,7 @@ SNNFAST_INLINE void sum_rows(const int32_t* rows, const SumStep* step, const Sum
   for (int v = 0; v < V; ++v) {
     sum[v] = whole_number(0);
     store(sums + v * L, sum[v]);
-    store(sums + place(step->sum - 1) + v * L, sum[v]);
+    store(sums + place(step->sum - 1) + v * L, sum[v]);  // before the first input
   }
   for (; step != end; ++step) {
     const int32_t *const row = rows + place(step->input), *const other = rows + place(step->other);
