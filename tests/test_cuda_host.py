@@ -112,6 +112,26 @@ def test_the_build_says_why_it_has_no_cuda_module(nvcc: str | None, reason: str,
     assert reason in said, said
 
 
+@pytest.mark.skipif(shutil.which("cmake") is None or build.cuda_compiler() is None, reason="needs cmake and nvcc")
+@pytest.mark.parametrize("wanted", ["AUTO", "ON"])
+def test_a_compiler_without_its_runtime_is_no_surprise(wanted: str, tmp_path: Path) -> None:
+    project = f'project(tried LANGUAGES CXX)\ninclude("{build.ROOT}/cmake/cuda.cmake")\n'
+    (tmp_path / "CMakeLists.txt").write_text(f"cmake_minimum_required(VERSION 3.18...4.1)\n{project}")
+    options = {
+        "SNNFAST_CUDA": wanted,
+        "CMAKE_CUDA_COMPILER": build.cuda_compiler(),
+        "CMAKE_CUDA_ARCHITECTURES": "90",
+        "CMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit": "ON",  # as where nvcc came by itself
+    }
+    command = [shutil.which("cmake"), "-S", tmp_path, "-B", tmp_path / "build"]
+    command += [f"-D{key}={value}" for key, value in options.items()]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+    said = " ".join((done.stdout + done.stderr).split())
+    assert "CMake finds no static CUDA runtime (cudart_static) that belongs to" in said, said
+    assert done.returncode == (0 if wanted == "AUTO" else 1)
+    assert ("snnfast: built without the CUDA module, because" in said) == (wanted == "AUTO")
+
+
 def test_the_module_is_there_where_a_cuda_compiler_is() -> None:
     if build.cuda_compiler() is None:
         pytest.skip("needs a CUDA compiler")
