@@ -15,7 +15,7 @@ import torch
 from hypothesis import settings
 
 from snnfast import backends
-from snnfast.conversion.grid import snap_to_grid
+from snnfast.conversion.grid import snap_to_grid, whole_multiples
 from snnfast.spec import Code, DigitsCode, EarlyExit, NetworkSpec, NeuronSpec, RadixCode, RateCode, StagedCode
 
 # The same examples on every run, so that a red build can be repeated; `make test-full` asks for more of them.
@@ -194,4 +194,13 @@ def random_coded_spec(seed: int, kind: str | None = None, sizes: tuple[int, ...]
             exits.append(EarlyExit("calibrated", np.where(numbers.random(steps) < 0.2, np.inf, bounds)))
         if kind in ("radix", "digits"):
             exits.append(EarlyExit("certified"))
-    return dataclasses.replace(spec, code=code, early_exit=rng.choice(exits), **changes)
+    spec = dataclasses.replace(spec, code=code, early_exit=rng.choice(exits), **changes)
+    # As conversions have them, so that kernels may multiply and add in one; or so that they must not.
+    return whole(spec) if isinstance(code, RateCode) and rng.random() < 0.5 else spec
+
+
+def whole(spec: NetworkSpec) -> NetworkSpec:
+    """The network with weights of which no product with a count of spikes is rounded."""
+    copies = spec.code.copies if isinstance(spec.code, RateCode) else 1
+    weights = [spec.weights[0], *(whole_multiples(w, copies) for w in spec.weights[1:])]
+    return dataclasses.replace(spec, weights=tuple(weights))

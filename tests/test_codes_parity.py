@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import snnfast as sf
-from conftest import CODES, Implementation, implementations, random_coded_spec, random_observations
+from conftest import CODES, Implementation, implementations, random_coded_spec, random_observations, whole
 from snnfast import _core, backends
 from snnfast.reference import Simulation
 from snnfast.spec import DigitsCode, EarlyExit, NetworkSpec, RadixCode, RateCode, StagedCode
@@ -106,7 +106,8 @@ def test_threads_and_batch_splits_give_the_same_bits_when_the_pool_really_runs(
 
 @pytest.mark.parametrize("decoding", ["potential", "mean_potential", "parabolic_potential"])
 @pytest.mark.parametrize("signed", [False, True])
-def test_samples_that_stop_early_late_and_never_match_the_reference(signed: bool, decoding: str) -> None:
+@pytest.mark.parametrize("rounds", [False, True])
+def test_samples_that_stop_early_late_and_never_match_the_reference(rounds: bool, signed: bool, decoding: str) -> None:
     # Without counts, those that are not sure in the first few steps begin again and run by tiles of steps.
     early = late = 0
     for copies, timesteps, batch in ((1, 4, 70), (3, 45, 33), (4, 61, 300), (6, 17, 64)):
@@ -119,6 +120,7 @@ def test_samples_that_stop_early_late_and_never_match_the_reference(signed: bool
             neuron=dataclasses.replace(plain.neuron, threshold=1.0, initial_potential=0.5),
             early_exit=None,
         )
+        spec = spec if rounds else whole(spec)
         observations = random_observations(spec, batch, 7)
         runs = []
         for scale in (0.01, 0.03, 0.1, 0.3, 1.0, 3.0):  # bounds that fall, so that some may stop at any step

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from snnfast.cli import main
 from snnfast.conversion import convert
-from snnfast.conversion.grid import EXACT_SUM, LARGEST_INTEGER, snap_to_grid
+from snnfast.conversion.grid import EXACT_SUM, LARGEST_INTEGER, snap_to_grid, whole_multiples
 from snnfast.learning import make_policy, pretrained_policy, record_replay
 from snnfast.network import SpikingNetwork
 
@@ -217,3 +217,39 @@ def test_the_command_line_option(tmp_path, capsys) -> None:
     assert json.loads(result.read_text())["conversion"]["weight_grid"]["bits"] == 12
     assert main([*command, "--weight-grid", "40", "--overwrite"]) == 2
     assert "weight_grid must be from 2 to 16, got 40" in capsys.readouterr().err
+
+
+@given(seed=SEEDS, copies=st.integers(1, 40))
+def test_multiples_of_a_copys_share_are_exact(seed: int, copies: int) -> None:
+    w = rows(seed)
+    got = whole_multiples(w, copies)
+    assert (got.dtype, got.shape) == (w.dtype, w.shape)
+    assert (np.signbit(got) == np.signbit(w)).all()
+    if not 3 <= copies <= 16:  # a power of two divides exactly; of many copies' weights too much would be lost
+        assert got.tobytes() == w.tobytes()
+        return
+    normal = np.abs(w) >= 2.0**-120
+    assert (np.abs(got.astype(np.float64) - w) <= 2.0**-20 * np.abs(w.astype(np.float64)))[normal].all()
+    share = (got / np.float32(copies)).astype(np.float64)
+    assert (share * copies == got).all()
+    for spikes in range(copies + 1):
+        assert ((share * spikes).astype(np.float32) == share * spikes).all()
+    assert whole_multiples(got, copies).tobytes() == got.tobytes()
+
+
+def test_weights_that_would_not_fit_stay_as_they_are() -> None:
+    most = np.array([[np.finfo(np.float32).max, -np.finfo(np.float32).max]], np.float32)
+    assert whole_multiples(most, 5).tobytes() == most.tobytes()
+
+
+@pytest.mark.parametrize(("copies", "differ"), [(1, False), (2, False), (4, True), (15, True), (17, False)])
+def test_conversions_with_copies_have_such_weights(copies: int, differ: bool) -> None:
+    policy, states = make_policy([3, 9, 7, 2], seed=4), torch.randn(500, 3, generator=torch.Generator().manual_seed(1))
+    plain, copied = (convert(policy, states, preset="rate", copies=k).spec.weights for k in (1, copies))
+    assert copied[0].tobytes() == plain[0].tobytes()
+    for a, b in zip(copied[1:], plain[1:], strict=True):
+        assert (a != b).any() == differ
+        assert a.tobytes() == whole_multiples(b, copies).tobytes()
+    gridded = convert(policy, states, preset="rate", copies=copies, weight_grid=12).spec.weights
+    for a, b in zip(gridded[1:], plain[1:], strict=True):
+        assert a.tobytes() == snap_to_grid(b, 12).weights.tobytes()  # a grid is what was asked for

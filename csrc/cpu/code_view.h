@@ -38,6 +38,7 @@ struct CodeView {
   int exit;
   int64_t copies;
   bool signed_spikes, ramp;
+  bool whole_products;   // rate: no weight times what copies can send in a step is rounded
   bool lanes;            // small enough for a sample per lane
   int64_t fewest_lanes;  // a pack is as much work as about this many samples side by side
   float offset;

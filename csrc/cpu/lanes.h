@@ -157,24 +157,23 @@ SNNFAST_INLINE void for_lane_sums(int64_t n_out, Weights&& weights, const float*
   }
 }
 
-// Call f(output, current without bias) for every output of a layer.
-template <class F>
-SNNFAST_INLINE void for_lane_currents(const LayerView& layer, const float* values, const uint32_t* ids, int64_t n_ids,
-                                      F&& f) {
+// A layer's currents, with their biases, which come last: a row per output. Fused: where no product of a weight and
+// what an input has sent is rounded, so that a fused multiply-add gives the same bits.
+template <bool Fused>
+__attribute__((noinline)) void lane_currents(const LayerView& layer, const float* values, const uint32_t* ids,
+                                             int64_t n_ids, float* rows) {
   const auto weights = [&](int64_t j) {
     const int64_t panel = j / kPanel;
     return LaneWeights{layer.weights + panel * kPanel * layer.n_in + (j - panel * kPanel),
                        panel_vectors(layer, panel) * Vec::lanes};
   };
-  const auto add = [](Vec sum, Vec weight, Vec x) SNNFAST_ALWAYS { return sum + weight * x; };
-  for_lane_sums(layer.n_out, weights, values, ids, n_ids, add, f);
-}
-
-// A current with its bias, which comes last.
-SNNFAST_INLINE Pack with_bias(const LayerView& layer, int64_t j, Pack h) {
-  const Vec bias = broadcast(layer.bias[j]);
-  for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
-  return h;
+  const auto add = [](Vec sum, Vec weight, Vec x)
+                       SNNFAST_ALWAYS { return Fused ? multiply_add(weight, x, sum) : sum + weight * x; };
+  for_lane_sums(layer.n_out, weights, values, ids, n_ids, add, [&](int64_t j, Pack h) SNNFAST_ALWAYS {
+    const Vec bias = broadcast(layer.bias[j]);
+    for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
+    store_pack(rows + j * kPack, h);
+  });
 }
 
 inline int64_t all_inputs(int64_t n, uint32_t* ids) {
@@ -194,8 +193,7 @@ inline const float* lane_features(const NetworkView& net, const Request& request
 
 // The first layer's currents, from rows of features. Writes the first of `ids`.
 inline void turned_currents(const LayerView& layer, const float* features, uint32_t* ids, float* rows) {
-  for_lane_currents(layer, features, ids, all_inputs(layer.n_in, ids),
-                    [&](int64_t j, const Pack& h) { store_pack(rows + j * kPack, with_bias(layer, j, h)); });
+  lane_currents<false>(layer, features, ids, all_inputs(layer.n_in, ids), rows);
 }
 
 // The first layer's currents of n samples become the lanes of rows; further lanes hold what they like. Works in

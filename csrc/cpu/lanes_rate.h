@@ -167,6 +167,7 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
   float *takes = lanes.first, *sends = lanes.second;
   int64_t count_row = rows.counts;
   int64_t n_ids = 0;  // inputs of the next layer: over a tile, those of which any lane sent a spike
+  const auto currents = code.whole_products ? lane_currents<true> : lane_currents<false>;
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     const LayerView& layer = net.layers[l];
     const int64_t stride = layer.padded * kPack;
@@ -202,14 +203,10 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
         }
       }
     } else if constexpr (Single) {
-      for_lane_currents(layer, takes, lanes.ids, layer.n_in,
-                        [&](int64_t j, const Pack& h) { fire(j, with_bias(layer, j, h)); });
+      currents(layer, takes, lanes.ids, layer.n_in, lanes.drives);
+      for (int64_t j = 0; j < layer.n_out; ++j) fire(j, load_pack(lanes.drives + j * kPack));
     } else {
-      for (int64_t t = 0; t < steps; ++t) {
-        for_lane_currents(layer, takes + t * row, lanes.ids, n_ids, [&](int64_t j, const Pack& h) {
-          store_pack(lanes.drives + t * row + j * kPack, with_bias(layer, j, h));
-        });
-      }
+      for (int64_t t = 0; t < steps; ++t) currents(layer, takes + t * row, lanes.ids, n_ids, lanes.drives + t * row);
       n_ids = 0;
       for (int64_t j = 0; j < layer.n_out; ++j) fire_over(VectorCount<0>{}, j, Pack{});
     }
@@ -221,17 +218,16 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
   const LayerView& last = net.layers[net.n_layers - 1];
   for (int64_t t = 0; t < steps; ++t) {
     const float* const weight = weights ? weights + t * kPack : nullptr;
-    for_lane_currents(last, takes + t * row, lanes.ids, Single ? last.n_in : n_ids, [&](int64_t j, Pack h) {
-      const Vec bias = broadcast(last.bias[j]);
+    currents(last, takes + t * row, lanes.ids, Single ? last.n_in : n_ids, lanes.drives);
+    for (int64_t j = 0; j < last.n_out; ++j) {
       float *output = lanes.row(pack, rows.output + j), *weighted = lanes.row(pack, rows.weighted + j);
       for (int v = 0; v < kLaneVectors; ++v) {
         const int64_t at = v * Vec::lanes;
-        h.v[v] = h.v[v] + bias;
-        const Vec total = load(output + at) + h.v[v];
+        const Vec h = load(lanes.drives + j * kPack + at), total = load(output + at) + h;
         store(output + at, total);
-        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * (leaving ? total : h.v[v]) : total));
+        store(weighted + at, load(weighted + at) + (weight ? load(weight + at) * (leaving ? total : h) : total));
       }
-    });
+    }
     if (leaving) lanes_leave(net, lanes, pack, *leaving, t);
   }
 }

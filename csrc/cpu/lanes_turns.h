@@ -82,13 +82,6 @@ inline void lanes_turn(const NetworkView& net, int64_t l, float* rows, float* co
   }
 }
 
-// The outputs, from what the last hidden layer has sent.
-inline void lanes_output(const NetworkView& net, const Lanes& lanes, const float* values, Pack* outputs) {
-  const LayerView& last = net.layers[net.n_layers - 1];
-  for_lane_currents(last, values, lanes.ids, last.n_in,
-                    [&](int64_t j, const Pack& h) { outputs[j] = with_bias(last, j, h); });
-}
-
 // Lanes of a vector whose decision the bits to come cannot change: radix_is_certain of coded_exit.h.
 inline uint32_t lanes_radix_certain(const NetworkView& net, const float* running, int64_t t) {
   const CodeView& code = *net.code;
@@ -132,10 +125,8 @@ inline void radix_exit(const NetworkView& net, const Request& request, int64_t f
       for (int64_t r = 0; r < size; r += Vec::lanes) {
         store(sends + r, whole(load(numbers + r) * broadcast(inverse)) * broadcast(unit));
       }
-      Pack outputs[kLanesOutputs];
-      lanes_output(net, lanes, sends, outputs);
       alignas(64) float now[kLanesOutputs * kPack];
-      for (int64_t j = 0; j < last.n_out; ++j) store_pack(now + j * kPack, outputs[j]);
+      lane_currents<false>(last, sends, lanes.ids, last.n_in, now);
       uint64_t certain = 0;
       for (int v = 0; v < kLaneVectors; ++v) {
         certain |= static_cast<uint64_t>(lanes_radix_certain(net, now + v * Vec::lanes, t)) << v * Vec::lanes;
@@ -188,8 +179,7 @@ inline bool run_turns_lanes(const NetworkView& net, const Request& request, int6
           __builtin_memcpy(sends, lanes.row(pack, rows.constant),
                            static_cast<size_t>(layer.n_out * kPack) * sizeof(float));
         } else {
-          for_lane_currents(layer, takes, lanes.ids, layer.n_in,
-                            [&](int64_t j, const Pack& h) { store_pack(sends + j * kPack, with_bias(layer, j, h)); });
+          lane_currents<false>(layer, takes, lanes.ids, layer.n_in, sends);
         }
         lanes_turn(net, l, sends, request.spike_counts ? lanes.row(pack, count_row) : nullptr);
         count_row += layer.n_out;
@@ -202,9 +192,7 @@ inline bool run_turns_lanes(const NetworkView& net, const Request& request, int6
         __builtin_memcpy(lanes.numbers + at / kPack * size, takes, static_cast<size_t>(size) * sizeof(float));
         continue;
       }
-      Pack outputs[kLanesOutputs];
-      lanes_output(net, lanes, takes, outputs);
-      for (int64_t j = 0; j < last.n_out; ++j) store_pack(lanes.row(pack, rows.running + j), outputs[j]);
+      lane_currents<false>(last, takes, lanes.ids, last.n_in, lanes.row(pack, rows.running));
       for (int64_t i = 0; i < n; ++i) {
         finish_lane(net, request, samples[i], lanes, pack, i, (net.n_layers - 1) * net.timesteps, false);
       }

@@ -493,6 +493,19 @@ int64_t lanes_widest(const CodeSpec& code) {
   }
 }
 
+// Whether no weight times what up to so many copies can send in a step is rounded.
+bool products_are_whole(const NetworkSpec& spec, int64_t copies) {
+  for (size_t l = 1; l < spec.layers.size(); ++l) {
+    for (float weight : spec.layers[l].weights) {
+      for (int64_t sent = 1; sent <= copies; ++sent) {
+        const double product = static_cast<double>(weight) * static_cast<double>(sent);
+        if (static_cast<double>(static_cast<float>(product)) != product) return false;
+      }
+    }
+  }
+  return true;
+}
+
 // As many samples side by side as take about as long as a pack of lanes (measured too): the wider, the more.
 int64_t fewest_lanes(const CodeSpec& code, int64_t pack, int64_t widest) {
   const auto width = static_cast<double>(widest);
@@ -573,6 +586,7 @@ void Plan::build_code(const NetworkSpec& spec) {
     code_.by_output = rows(spec.layers.back().weights, last.n_in, layers_[layers_.size() - 2].padded);
   }
   if (code.kind == CodeKind::digits && code_.lanes) code_.lanes = build_digit_steps(spec);
+  code_.whole_products = code.kind == CodeKind::rate && code_.lanes && products_are_whole(spec, code_.copies);
   code_.fewest_lanes = fewest_lanes(code, kLaneVectors * kernels_.lanes, widest);
   code_.layers = code_layers_.data();
 }

@@ -18,7 +18,7 @@ from snnfast.conversion import digits
 from snnfast.conversion.calibration import calibrate_biases, fine_tune
 from snnfast.conversion.choice import choose
 from snnfast.conversion.early_exit import learn_bounds
-from snnfast.conversion.grid import check_bits, snap_to_grid
+from snnfast.conversion.grid import check_bits, snap_to_grid, whole_multiples
 from snnfast.conversion.presets import Budget, Calibration, Method, Preset, Readout
 from snnfast.conversion.reading import LinearLayer, read_network
 from snnfast.conversion.scaling import STATES, Float64Array, ScaledNetwork, ScalingMethod, activations, scale_network
@@ -117,7 +117,9 @@ def convert(
         readout: "final" or "mean" membrane potential of the last layer (decoding "potential" or "mean_potential"), or
             "parabolic", its currents weighted with a falling parabola, which is a little better. Of "rate"; the others
             have "final".
-        copies: with "rate" and "staged", how many staggered copies there are of every hidden neuron.
+        copies: with "rate" and "staged", how many staggered copies there are of every hidden neuron. With "rate" and 3
+            to 16 copies the weights behind them are rounded, by 2**-20 of themselves at most, so that a count of
+            spikes times a weight is exact, which is quicker; see :func:`snnfast.conversion.grid.whole_multiples`.
         signed: with "rate", let a neuron take a spike back that came too early.
         ramp: with "staged", let early spikes weigh more, which averages the membrane's residue away.
         tau, first_steps, kappa, guard: of "digits"; see :func:`snnfast.conversion.digits.schedule`. Without
@@ -214,6 +216,8 @@ def convert(
     def make(
         weights: Sequence[FloatArray], biases: Sequence[FloatArray | None], leave: EarlyExit | None = None, **about: Any
     ) -> SpikingNetwork:
+        if settings.method == "rate" and bits is None:
+            weights = [weights[0], *(whole_multiples(w, settings.copies) for w in weights[1:])]
         return SpikingNetwork(
             weights,
             biases,
