@@ -627,6 +627,15 @@ def test_layer_over_time_leaves_its_inputs_alone_and_reads_views() -> None:
     assert torch.equal(v, again[1])
 
 
+def test_layer_over_time_reads_negative_views() -> None:
+    # The imaginary part of a conjugate is one; of one number it is contiguous, and its memory holds the other sign.
+    current, v0 = torch.full((1, 1, 1), 1.25), torch.full((1, 1), -0.5)
+    views = [torch.complex(x, -x).conj().imag for x in (current, v0)]
+    assert all(view.is_neg() and view.is_contiguous() for view in views)
+    want = sf.if_forward(current, v0, 0.5)
+    assert all(torch.equal(a, b) for a, b in zip(sf.if_forward(*views, 0.5), want, strict=True))
+
+
 def test_saved_networks_come_back_with_every_option(tmp_path: object) -> None:
     path = f"{tmp_path}/net.safetensors"
     net = sf.SpikingNetwork(

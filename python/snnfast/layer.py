@@ -62,6 +62,6 @@ def if_forward(
     if v0.shape != current.shape[1:]:
         raise ValueError(f"v0 must have shape {tuple(current.shape[1:])}, as current asks, got {tuple(v0.shape)}")
     neuron = NeuronSpec(threshold=threshold, order=order)
-    return backends.if_forward(
-        current.detach().contiguous(), v0.detach().contiguous(), neuron.threshold, order, backend
-    )
+    # A contiguous tensor may still be the negative view of another one, whose numbers are those in memory.
+    current, v0 = (tensor.detach().contiguous().resolve_neg() for tensor in (current, v0))
+    return backends.if_forward(current, v0, neuron.threshold, order, backend)
