@@ -237,6 +237,39 @@ def test_threads_that_cannot_be_started_are_done_without() -> None:
     assert result.stdout.endswith("done\n"), result.stderr
 
 
+NO_MORE_MEMORY = """
+import ctypes, os, resource
+import numpy as np, snnfast as sf
+net = sf.SpikingNetwork([np.ones((16, 4)), np.ones((2, 16))])
+x = np.ones((3, 4), np.float32)
+calls = [lambda: net(x), lambda: net(x[0]), lambda: net(x.astype(float)), lambda: net.act(x[0])]
+malloc = ctypes.CDLL(None).malloc
+malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+for call in calls:
+    call()
+    child = os.fork()
+    if child == 0:
+        with open("/proc/self/statm") as f:
+            used = int(f.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used, used))
+        for size in (2**20, 2**16, 4096, 512, 256, 128, 64, 24):  # Python keeps some small pieces for itself
+            while malloc(size):
+                pass
+        try:
+            call()
+        except MemoryError:
+            pass
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert status == 0, f"call {calls.index(call)}: ended with {status}"
+print("done")
+"""
+
+
+def test_a_call_that_finds_no_memory_at_all_is_an_error_and_not_the_end() -> None:
+    assert run_script(NO_MORE_MEMORY).stdout == "done\n"
+
+
 @pytest.mark.parametrize(("threads", "batch"), [(2, 8), (7, 28), (64, 64)])
 def test_an_exception_from_a_signal_handler_ends_a_batch_of_long_decisions(threads: int, batch: int) -> None:
     # Single decisions do not ask on their way; so they must between them, and an answer that comes late must count.

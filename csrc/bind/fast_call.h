@@ -235,6 +235,9 @@ inline PyObject* run_array(const FastCall& call, PyObject* observations) {
   } catch (py::error_already_set& error) {
     error.restore();
     return nullptr;
+  } catch (const std::bad_alloc&) {  // not even for the output's shape
+    PyErr_NoMemory();
+    return nullptr;
   }
   Py_RETURN_NONE;
 }
