@@ -12,10 +12,12 @@ import pytest
 import torch
 
 import snnfast as sf
+from snnfast import backends
 from snnfast.conversion import read_network
 from snnfast.conversion.hidden import clipped_activations, original_units, spiking_activations
 from snnfast.conversion.rebuilding import rebuilt
 from snnfast.conversion.scaling import activations
+from snnfast.spec import NetworkSpec
 
 RATES = ({"preset": "rate", "timesteps": 32}, {"preset": "rate", "readout": "final"}, {"preset": "rate-copies"})
 OTHERS = ({"preset": "staged"}, {"preset": "radix", "timesteps": 8}, {"preset": "digits", "timesteps": 8})
@@ -80,6 +82,22 @@ def test_a_network_of_other_steps_is_the_conversion_with_those(
     states = replay.observations[:500]
     assert torch.allclose(network(states, original_units=True), converted(states, original_units=True), rtol=1e-5)
     assert original_units(network) == pytest.approx(original_units(converted))
+
+
+def test_a_network_of_other_steps_is_on_the_same_device(
+    policy: torch.nn.Sequential, replay: sf.Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted: list[str] = []
+
+    def compile_network(spec: NetworkSpec, backend: str, exact: bool = True) -> backends.Executable:
+        wanted.append(backend)
+        return backends.CpuExecutable(spec, exact=exact)
+
+    monkeypatch.setattr(backends, "resolve", lambda name: "cuda:0" if name == "cuda" else name)
+    monkeypatch.setattr(backends, "compile_network", compile_network)
+    network = sf.convert(policy, replay, preset="rate", backend="cuda:1")
+    rebuilt(network, 24)
+    assert set(wanted) == {"cuda:1"}
 
 
 @pytest.mark.parametrize("options", [*RATES, *OTHERS], ids=str)

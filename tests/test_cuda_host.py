@@ -77,6 +77,17 @@ def test_no_kernel_spills_registers(kernel: str, architecture: str, tmp_path: Pa
     assert set(spilled) == {("0", "0")}, done.stderr
 
 
+@pytest.mark.skipif(build.cuda_compiler() is None, reason="needs a CUDA compiler")
+def test_a_launch_is_not_told_of_an_error_that_was_reported_before(tmp_path: Path) -> None:
+    program, device = tmp_path / "kept_errors", build.ROOT / "csrc" / "cuda" / "device.cu"
+    instead = "DeviceGetAttribute", "FuncGetAttributes", "FuncSetAttribute", "GetDevice", "GetLastError"
+    wrapped = [part for name in instead for part in ("-Xlinker", f"--wrap=cuda{name}")]
+    source = build.HERE / "kept_errors.cu"
+    build.run_all([[build.cuda_compiler(), *build.COMMON, "-arch=sm_90", *wrapped, source, device, "-o", program]])
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.skipif(shutil.which("cmake") is None or build.compiler() is None, reason="needs cmake and a C++ compiler")
 @pytest.mark.parametrize(
     ("nvcc", "reason"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from snnfast import SpikingNetwork, plots
 
@@ -298,6 +299,28 @@ def test_a_decision_of_one_step_has_one_tick(tmp_path: Path, figures: list[Any],
     draw(sim, tmp_path / "one.png")
     panels = [axes for axes in figures[0].axes if axes.get_subplotspec() is not None]
     assert all(axes.get_xticks().tolist() == [1] for axes in panels)
+
+
+class OnDevice:
+    """As a tensor on a CUDA device: numpy cannot read it."""
+
+    def __init__(self, tensor: Any) -> None:
+        self._tensor = tensor
+
+    def cpu(self) -> Any:
+        return self._tensor
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@pytest.mark.parametrize("draw", [plots.raster, plots.potential_map])
+def test_a_decision_made_on_another_device(tmp_path: Path, figures: list[Any], draw: Any) -> None:
+    sim = simulation([4, 8, 2], "potential")
+    sim.output, sim.steps = OnDevice(sim.output), OnDevice(torch.full((2,), 20.0))
+    sim.spikes, sim.potentials = ([OnDevice(layer) for layer in of] for of in (sim.spikes, sim.potentials))
+    draw(sim, tmp_path / "one.png")
+    check_picture(tmp_path / "one.png", figures[0])
 
 
 @pytest.mark.parametrize(

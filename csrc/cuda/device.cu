@@ -10,6 +10,7 @@ __global__ void any_kernel() {}
 
 void check(cudaError_t error, const char* what, int index) {
   if (error == cudaSuccess) return;
+  cudaGetLastError();  // or the next launch would be told of it
   throw std::runtime_error(std::string(what) + " CUDA device " + std::to_string(index) +
                            " failed: " + cudaGetErrorString(error));
 }

@@ -54,6 +54,7 @@ void launch(const char* name, void (*kernel)(P...), Grid grid, int threads, size
             const A&... arguments) {
   const auto check = [&](cudaError_t error, const char* what) {
     if (error == cudaSuccess) return;
+    cudaGetLastError();  // the runtime keeps it for the next one who asks: a launch that went well
     throw std::runtime_error("CUDA kernel " + std::string(name) + ": " + what +
                              " failed: " + cudaGetErrorString(error) + " (grid " + std::to_string(grid.x) + " x " +
                              std::to_string(grid.y) + ", " + std::to_string(threads) + " threads, " +

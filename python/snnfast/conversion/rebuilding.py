@@ -36,6 +36,7 @@ def rebuilt(network: SpikingNetwork, timesteps: int | None = None) -> SpikingNet
         timesteps = spec.timesteps
     if (reason := bound_to_steps(settings)) is not None and timesteps != spec.timesteps:
         raise ValueError(reason)
+    backend = network._backend  # with the index of its device
     code, scale, gain = spec.code, network.output_scale, network.conversion["gain"]
     if isinstance(code, DigitsCode) and timesteps != spec.timesteps:
         first = settings["first_steps"]
@@ -54,7 +55,7 @@ def rebuilt(network: SpikingNetwork, timesteps: int | None = None) -> SpikingNet
         )
     elif settings["method"] == "rate":
         # An early exit divides by the steps itself; without one the output grows with them.
-        had, gain = gain, output_gain(spec.neuron, timesteps, spec.decoding, backend=network.backend)
+        had, gain = gain, output_gain(spec.neuron, timesteps, spec.decoding, backend=backend)
         scale *= had / gain
     return SpikingNetwork(
         spec.weights,
@@ -62,7 +63,7 @@ def rebuilt(network: SpikingNetwork, timesteps: int | None = None) -> SpikingNet
         spec.neuron,
         timesteps,
         decoding=spec.decoding,
-        backend=network.backend,
+        backend=backend,
         exact=network.exact,
         split_inputs=spec.split_inputs,
         code=code,

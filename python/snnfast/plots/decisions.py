@@ -106,7 +106,7 @@ def raster(
     axes = panels[-1]
     shown = potentials[: ends[-1] - starts[-1]]
     final = shown[-1]
-    best = int(np.argmax(np.asarray(simulation.output)[sample]))
+    best = int(np.argmax(_array(simulation.output)[sample]))
     many = n_out > len(CYCLE)  # then only the chosen one is coloured and named
     time = starts[-1] + np.arange(1, len(shown) + 1)
     colours = [(BLUE if i == best else "#BBBBBB") if many else CYCLE[i] for i in range(n_out)]
@@ -234,15 +234,21 @@ def potential_map(
 _Floats = npt.NDArray[np.floating[Any]]
 
 
+def _array(values: Any) -> _Floats:
+    """Of an array, or of a tensor on whatever device."""
+    array: _Floats = np.asarray(values.cpu() if hasattr(values, "cpu") else values)
+    return array
+
+
 def _records(simulation: SimulationLike, sample: int) -> tuple[list[_Floats], list[_Floats]]:
     """Spikes and potentials of one sample, per layer (T, N)."""
     if simulation.spikes is None or simulation.potentials is None:
         raise ValueError('simulation must hold records: network.simulate(..., record=("spikes", "potentials"))')
-    batch = np.asarray(simulation.potentials[-1]).shape[1]
+    batch = _array(simulation.potentials[-1]).shape[1]
     if not 0 <= sample < batch:
         raise ValueError(f"sample must be from 0 to {batch - 1}, got {sample}")
     spikes, potentials = (
-        [np.asarray(layer)[:, sample] for layer in layers] for layers in (simulation.spikes, simulation.potentials)
+        [_array(layer)[:, sample] for layer in layers] for layers in (simulation.spikes, simulation.potentials)
     )
     return spikes, potentials
 
@@ -252,7 +258,7 @@ def _times(
 ) -> tuple[list[int], list[int]]:
     """The steps before the first and up to the last one of every spiking layer, and of the output."""
     ran = simulation.steps
-    total = steps * (layers if turns else 1) if ran is None else int(np.asarray(ran)[sample])
+    total = steps * (layers if turns else 1) if ran is None else int(_array(ran)[sample])
     starts = [i * steps if turns else 0 for i in range(layers)]
     ends = [min(start + steps, total) for start in starts]
     return [*starts, (layers - 1) * steps if turns else 0], [*ends, total]
