@@ -108,7 +108,7 @@ void Plan::make_coded(const NetworkSpec& spec) {
 int64_t Plan::coded_rows(int64_t batch) const {
   const int64_t bytes = coded_launch_.floats * static_cast<int64_t>(sizeof(float));
   if (in_shared(bytes, device_)) return batch;
-  return std::clamp<int64_t>(device_.spike_bytes / bytes, 1, batch);
+  return std::clamp<int64_t>(device_.workspace_bytes / bytes, 1, batch);
 }
 
 int64_t Plan::coded_workspace(int64_t batch) const {

@@ -229,10 +229,13 @@ Plan::Plan(const NetworkSpec& spec, const Device& device, bool exact) : device_(
 
 Plan::Cut Plan::cut(int64_t batch) const {
   const int64_t per_step = words_ * (sliced_ > 0 ? 8 : 4) + capacity_ * 2 + 4;
-  const int64_t whole = std::min(spec_.timesteps, kTileSteps);
-  const int64_t rows = std::clamp<int64_t>(device_.spike_bytes / (whole * per_step), 1, std::max<int64_t>(batch, 1));
+  const int64_t tile = std::min(spec_.timesteps, kTileSteps) * per_step;
+  const int64_t once = encodes_spikes() ? round_up(spec_.features, 32) : layers_[0].padded;
+  const int64_t state = 4 * (2 * padded_sum_ + layers_.back().padded + once + 1);  // lay_out's, of a sample
+  const int64_t rows =
+      std::clamp<int64_t>(device_.workspace_bytes / std::max(tile, state), 1, std::max<int64_t>(batch, 1));
   const int64_t laid_out = sliced_ > 0 ? round_up(rows, 16) : rows;  // tiled spikes come in sixteen rows
-  return {rows, std::clamp<int64_t>(device_.spike_bytes / (laid_out * per_step), 1, spec_.timesteps)};
+  return {rows, std::clamp<int64_t>(device_.workspace_bytes / (laid_out * per_step), 1, spec_.timesteps)};
 }
 
 Plan::Workspace Plan::lay_out(char* base, const Cut& cut) const {

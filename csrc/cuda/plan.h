@@ -18,8 +18,9 @@ struct Device {
   int64_t shared_bytes;  // that a block may ask for
   int64_t multiprocessors;
   bool tensor_cores;  // with products of bytes of the shape that slices.cu uses, and code that has them
-  // Spikes of a tile may take this much workspace; more is cut into chunks of samples and tiles of steps.
-  int64_t spike_bytes = int64_t{512} << 20;
+  // Spikes of a tile may take this much workspace, and so may the states of neurons; more is cut into chunks of samples
+  // and tiles of steps.
+  int64_t workspace_bytes = int64_t{512} << 20;
 };
 
 class Plan {

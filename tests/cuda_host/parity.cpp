@@ -225,9 +225,12 @@ int64_t check(uint64_t seed) {
   device.shared_bytes = std::min<int64_t>(device.shared_bytes, most);
   device.tensor_cores = device.tensor_cores && major >= 8;
 #endif
-  if (random() % 2) device.spike_bytes = choose<int64_t>(random, {1, 3000, 100000});
+  if (random() % 2) device.workspace_bytes = choose<int64_t>(random, {1, 3000, 100000});
   const bool exact = random() % 2;
   const cuda::Plan plan(net, device, exact);
+  if (plan.workspace_bytes(int64_t{1} << 32, true) > 3 * device.workspace_bytes + (1 << 20)) {
+    throw std::logic_error("a large batch takes more workspace than it may");
+  }
 
   // Without the exact contract matrix products have the bits of the CPU backend's.
   PlanOptions options;
