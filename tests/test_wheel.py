@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a user downloads: less than 3 MB. A kernel for one more case is easily in it once per instruction set, or once
-per architecture, so what each of them is made into has a limit of its own; the three add up to 3 MB. So it is with gcc 12,
-and with clang, whose code is smaller; other releases of gcc write up to 8 % more."""
+per architecture, so what each of them is made into has a limit of its own; the three add up to 3 MB. That is with gcc
+12, or with clang, whose code is smaller; other releases of gcc write up to 8 % more."""
 
 from __future__ import annotations
 
