@@ -272,6 +272,11 @@ def test_not_tensors():
         Replay(**(GOOD | {"outputs": np.zeros((3, 2), dtype=np.float32)}))
 
 
+def test_tensors_of_another_device():
+    with pytest.raises(ValueError, match=r"actions must be on the CPU \(.cpu\(\)\), where replays are used, got meta"):
+        Replay(**(GOOD | {"actions": torch.zeros(3, dtype=torch.int64, device="meta")}))
+
+
 NO_LENGTHS = "episode_lengths must be a list of whole numbers of at least 1, got "
 
 

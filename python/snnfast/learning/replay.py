@@ -58,6 +58,8 @@ class Replay:
                 raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
             if value.dtype != dtype:
                 raise TypeError(f"{name} must be {dtype}, got {value.dtype}")
+            if value.device.type != "cpu":
+                raise ValueError(f"{name} must be on the CPU (.cpu()), where replays are used, got {value.device}")
             if value.ndim != dimensions or value.numel() == 0:
                 raise ValueError(f"{name} must have {dimensions} dimensions and not be empty, got {tuple(value.shape)}")
             if len(value) != len(self.observations):
