@@ -8,6 +8,7 @@ tokens: whoever did not come to leave is forgotten when its call is gone.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 
 
@@ -15,8 +16,36 @@ class Token:
     """One caller; goes with the call that made it."""
 
 
+class Turn:
+    """A lock for stretches of code that any exception of a signal may strike in.
+
+    With a lock of Python's it may strike when that is taken and not guarded yet: since Python 3.14 also between the two
+    steps of a ``with``. This one, not given back, is free at once for the thread that has it, and for others when the
+    call that took it is gone.
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, tuple[int, weakref.ref[Token]]] = {}
+
+    def take(self, token: Token) -> None:
+        """Wait for it. Does nothing if this thread has it."""
+        taken, mine = self._taken, threading.get_ident()
+
+        def gone(reference: weakref.ref[Token]) -> None:
+            if "by" in taken and taken["by"][1] is reference:
+                del taken["by"]
+
+        wanted = (mine, weakref.ref(token, gone))
+        while taken.setdefault("by", wanted)[0] != mine:  # one step that no other thread can come between
+            time.sleep(1e-4)
+
+    def give(self) -> None:
+        """To whoever waits."""
+        self._taken.pop("by", None)
+
+
 class Callers:
-    """Those inside. Not safe by itself: whoever shares it holds a lock."""
+    """Those inside. Not safe by itself: whoever shares it waits for a :class:`Turn`."""
 
     def __init__(self) -> None:
         self._threads: dict[weakref.ref[Token], int] = {}

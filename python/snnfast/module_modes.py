@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 
 from torch import nn
 
-from snnfast.callers import Callers, Token
+from snnfast.callers import Callers, Token, Turn
 
 _asked: dict[nn.Module, Callers] = {}  # modules that were training and are not for now, and who asked for that
-_lock = threading.Lock()
+_turn = Turn()
 
 
 def _tidy() -> None:
@@ -25,8 +24,8 @@ def _tidy() -> None:
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    global _turn
+    _turn = Turn()  # another thread of the parent may have held it
     for callers in _asked.values():
         callers.forget_others()
     _tidy()
@@ -43,16 +42,18 @@ def evaluation_mode(*roots: nn.Module) -> Iterator[None]:
     """
     modules, token = [module for root in roots for module in root.modules()], Token()
     try:
-        with _lock:
-            _tidy()
-            for module in modules:
-                if module.training or module in _asked:
-                    _asked.setdefault(module, Callers()).enter(token)
-                    module.training = False
+        _turn.take(token)
+        _tidy()
+        for module in modules:
+            if module.training or module in _asked:
+                _asked.setdefault(module, Callers()).enter(token)
+                module.training = False
+        _turn.give()
         yield
     finally:
-        with _lock:
-            for module in modules:
-                if module in _asked:
-                    _asked[module].leave(token)
-            _tidy()
+        _turn.take(token)
+        for module in modules:
+            if module in _asked:
+                _asked[module].leave(token)
+        _tidy()
+        _turn.give()

@@ -14,21 +14,21 @@ from collections.abc import Iterator
 
 import torch
 
-from snnfast.callers import Callers, Token
+from snnfast.callers import Callers, Token, Turn
 
 # Torch keeps a count per thread, but a thread that is new to torch takes over the count that any other set last. So
 # "before" is what it was when nobody was inside, and every thread restores its own when its outermost user leaves. That
 # the old count is still owed is noted: wherever the exception of a signal strikes, at the latest the next one to leave
 # puts all in order.
-_lock = threading.Lock()
+_turn = Turn()
 _inside = Callers()
 _before = 1
 _owed = False
 
 
 def _after_fork() -> None:
-    global _lock, _owed
-    _lock = threading.Lock()  # another thread of the parent may have held it
+    global _turn, _owed
+    _turn = Turn()  # another thread of the parent may have held it
     _inside.forget_others()
     _owed = bool(_inside.threads())
 
@@ -45,17 +45,19 @@ def one_thread() -> Iterator[None]:
     global _before, _owed
     token = Token()
     try:
-        with _lock:
-            if not _inside.threads() and not _owed:
-                _before = torch.get_num_threads()
-            _owed = True
-            _inside.enter(token)
-            torch.set_num_threads(1)
+        _turn.take(token)
+        if not _inside.threads() and not _owed:
+            _before = torch.get_num_threads()
+        _owed = True
+        _inside.enter(token)
+        torch.set_num_threads(1)
+        _turn.give()
         yield
     finally:
-        with _lock:
-            _inside.leave(token)
-            inside = _inside.threads()
-            if _owed and threading.get_ident() not in inside:
-                torch.set_num_threads(_before)
-                _owed = bool(inside)
+        _turn.take(token)
+        _inside.leave(token)
+        inside = _inside.threads()
+        if _owed and threading.get_ident() not in inside:
+            torch.set_num_threads(_before)
+            _owed = bool(inside)
+        _turn.give()
