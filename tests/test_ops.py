@@ -243,7 +243,7 @@ class Policy(torch.nn.Module):
 
 
 # torch deprecates its own tracing, which programs still use, and torch itself; with a FutureWarning from 2.14 on.
-of_jit = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated")
+of_jit = pytest.mark.filterwarnings("ignore:.*torch.jit.* is (deprecated|not supported)")
 
 
 @of_jit
@@ -372,7 +372,7 @@ def test_the_compiler_sees_one_operator_and_no_break() -> None:
 
 
 # torch deprecates the decorator that its own inductor imports.
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.* is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.* is (deprecated|not supported):DeprecationWarning")
 @pytest.mark.long
 def test_compiled_by_inductor() -> None:
     network, x = make_network()
