@@ -18,10 +18,17 @@ def elsewhere(turn: Turn) -> threading.Event:
         token = Token()
         turn.take(token)
         taken.set()
-        turn.give()
+        turn.give(token)
 
     threading.Thread(target=take, daemon=True).start()
     return taken
+
+
+def others_wait_for(turn: Turn, token: Token) -> None:
+    taken = elsewhere(turn)
+    assert not taken.wait(0.05)
+    turn.give(token)
+    assert taken.wait(30)
 
 
 def test_one_thread_at_a_time() -> None:
@@ -36,7 +43,7 @@ def test_one_thread_at_a_time() -> None:
             most = max(most, inside)
             time.sleep(1e-6)  # others come to run
             inside -= 1
-            turn.give()
+            turn.give(token)
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
@@ -49,10 +56,7 @@ def test_one_thread_at_a_time() -> None:
 def test_others_wait_until_it_is_given() -> None:
     turn, token = Turn(), Token()
     turn.take(token)
-    taken = elsewhere(turn)
-    assert not taken.wait(0.05)
-    turn.give()
-    assert taken.wait(30)
+    others_wait_for(turn, token)
 
 
 def test_not_given_back_it_is_free_for_its_own_thread_and_with_its_call_for_others() -> None:
@@ -69,12 +73,16 @@ def test_not_given_back_it_is_free_for_its_own_thread_and_with_its_call_for_othe
 def test_a_call_that_gave_it_back_takes_nothing_with_it() -> None:
     turn, first, second = Turn(), Token(), Token()
     turn.take(first)
-    turn.give()
+    turn.give(first)
     turn.take(second)
     del first
     gc.collect()
-    taken = elsewhere(turn)
-    assert not taken.wait(0.05)
-    turn.give()
-    assert taken.wait(30)
-    assert second
+    others_wait_for(turn, second)
+
+
+def test_a_call_within_the_call_does_not_give_it_away() -> None:
+    turn, outer, inner = Turn(), Token(), Token()
+    turn.take(outer)
+    turn.take(inner)
+    turn.give(inner)
+    others_wait_for(turn, outer)

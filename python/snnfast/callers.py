@@ -20,15 +20,15 @@ class Turn:
     """A lock for stretches of code that any exception of a signal may strike in.
 
     With a lock of Python's it may strike when that is taken and not guarded yet: since Python 3.14 also between the two
-    steps of a ``with``. This one, not given back, is free at once for the thread that has it, and for others when the
-    call that took it is gone.
+    steps of a ``with``. This one, not given back, lets its own thread through, and others when the call that took it
+    is gone.
     """
 
     def __init__(self) -> None:
         self._taken: dict[str, tuple[int, weakref.ref[Token]]] = {}
 
     def take(self, token: Token) -> None:
-        """Wait for it. Does nothing if this thread has it."""
+        """Wait for it. Does nothing if a call of this thread has it."""
         taken, mine = self._taken, threading.get_ident()
 
         def gone(reference: weakref.ref[Token]) -> None:
@@ -39,9 +39,11 @@ class Turn:
         while taken.setdefault("by", wanted)[0] != mine:  # one step that no other thread can come between
             time.sleep(1e-4)
 
-    def give(self) -> None:
-        """To whoever waits."""
-        self._taken.pop("by", None)
+    def give(self, token: Token) -> None:
+        """To whoever waits, if it is this call's."""
+        by = self._taken.get("by")
+        if by is not None and by[1]() is token:
+            del self._taken["by"]
 
 
 class Callers:

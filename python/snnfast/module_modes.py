@@ -48,7 +48,7 @@ def evaluation_mode(*roots: nn.Module) -> Iterator[None]:
             if module.training or module in _asked:
                 _asked.setdefault(module, Callers()).enter(token)
                 module.training = False
-        _turn.give()
+        _turn.give(token)
         yield
     finally:
         _turn.take(token)
@@ -56,4 +56,4 @@ def evaluation_mode(*roots: nn.Module) -> Iterator[None]:
             if module in _asked:
                 _asked[module].leave(token)
         _tidy()
-        _turn.give()
+        _turn.give(token)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -27,6 +26,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.library import Library
 from torch.utils import _python_dispatch
+
+from snnfast.callers import Token, Turn
 
 
 class Runnable(Protocol):
@@ -52,16 +53,15 @@ class Name:
 
 
 _names: weakref.WeakValueDictionary[int, Name] = weakref.WeakValueDictionary()
-_lock = threading.RLock()
+_turn = Turn()
 
 
-def _new_lock() -> None:
-    # A child of fork has one thread only, and the one that held the lock may not be it.
-    global _lock
-    _lock = threading.RLock()
+def _after_fork() -> None:
+    global _turn
+    _turn = Turn()  # another thread of the parent may have held it
 
 
-os.register_at_fork(after_in_child=_new_lock)
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def fingerprint(arrays: Mapping[str, npt.NDArray[Any]], description: Mapping[str, Any]) -> int:
@@ -80,16 +80,24 @@ def register(network: Runnable, number: int, run: Callable[[Tensor, int], Tensor
     Args:
         run: of a batch and a seed; does not keep the network alive either. Networks like it may have another.
     """
-    with _lock:
+    token = Token()
+    _turn.take(token)
+    try:
         name = _names.setdefault(number, Name(number, run))
         name.networks.add(network)
+    finally:
+        _turn.give(token)
     return name
 
 
 def _find(number: int) -> tuple[Name, Runnable]:
-    with _lock:
+    token = Token()
+    _turn.take(token)
+    try:
         name = _names.get(number)
         network = next(iter(name.networks), None) if name is not None else None
+    finally:
+        _turn.give(token)
     if name is None or network is None:
         raise RuntimeError(
             f"snnfast::run: network {number} is not, or no longer, alive in this process; load it before the program "

@@ -51,7 +51,7 @@ def one_thread() -> Iterator[None]:
         _owed = True
         _inside.enter(token)
         torch.set_num_threads(1)
-        _turn.give()
+        _turn.give(token)
         yield
     finally:
         _turn.take(token)
@@ -60,4 +60,4 @@ def one_thread() -> Iterator[None]:
         if _owed and threading.get_ident() not in inside:
             torch.set_num_threads(_before)
             _owed = bool(inside)
-        _turn.give()
+        _turn.give(token)
