@@ -170,7 +170,7 @@ _CALIBRATED = {"early_exit": sf.EarlyExit("calibrated", np.ones(5))}
 @pytest.mark.parametrize(
     ("code", "options", "widest"),
     [
-        (RateCode(2), _NO_EXIT, 48),
+        (RateCode(2), _NO_EXIT, 80),
         (RateCode(2), _CALIBRATED, 32),
         (StagedCode(), _NO_EXIT, 256),
         (RadixCode(), _NO_EXIT, 128),

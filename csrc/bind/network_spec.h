@@ -55,7 +55,8 @@ inline CodeSpec make_code(const pybind11::dict& given) {
   code.signed_spikes = given["signed"].cast<bool>();
   code.ramp = given["ramp"].cast<bool>();
   code.offset = given["offset"].cast<float>();
-  code.starts = numbers(given, "starts");
+  if (given.contains("start")) code.start = given["start"].cast<float>();
+  code.levels = numbers(given, "levels");
   code.step_weights = numbers(given, "step_weights");
   code.divisors = numbers(given, "divisors");
   code.values = tables(given, "values");

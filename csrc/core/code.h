@@ -5,7 +5,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -23,7 +25,8 @@ struct CodeSpec {
   bool signed_spikes = false;  // rate
   bool ramp = false;           // staged
   float offset = 0.0f;         // radix: what rounds
-  std::vector<float> starts;   // rate, staged: (copies), membranes before the first step
+  float start = 0.0f;          // rate, staged: membrane of the lowest copy before the first step
+  std::vector<float> levels;   // rate, staged: (copies), see copies_step of core/neuron.h
   // Rate, of the parabolic read-out: (timesteps), or empty. Of the output's currents; with an exit of its potentials.
   std::vector<float> step_weights;
   std::vector<float> divisors;                         // rate with an exit: (timesteps), or empty
@@ -37,6 +40,17 @@ struct CodeSpec {
   std::vector<std::vector<float>> drift, rounding;
   std::vector<float> largest;
 };
+
+// The first of these levels, if they are its multiples and it is a power of two of no extreme size: what is multiplied
+// or divided by it keeps its digits. Else 0.
+inline float even_level(const std::vector<float>& levels) {
+  int exponent = 0;
+  if (levels.empty() || std::frexp(levels[0], &exponent) != 0.5f || std::abs(exponent) > 60) return 0.0f;
+  for (size_t i = 0; i < levels.size(); ++i) {
+    if (levels[i] != static_cast<float>(i + 1) * levels[0]) return 0.0f;
+  }
+  return levels[0];
+}
 
 inline void require_tables(const char* name, const std::vector<std::vector<float>>& tables,
                            const std::vector<int64_t>& hidden, int64_t rows) {
@@ -63,10 +77,12 @@ inline void validate(const CodeSpec& code, int64_t features, const std::vector<i
           "decoding must be 'potential' with this code");
   require(code.kind == CodeKind::rate || !hidden.empty(), "this code needs a hidden layer");
   const bool counts = code.kind == CodeKind::rate || code.kind == CodeKind::staged;
-  require(counts ? !code.starts.empty() : code.starts.empty(), "starts must be there with copies only");
+  require(counts ? !code.levels.empty() : code.levels.empty(), "levels must be there with copies only");
+  require(std::is_sorted(code.levels.begin(), code.levels.end()) && (!counts || code.levels[0] >= 0.0f),
+          "levels must not be negative, and rise");
   // Whole numbers up to 2^24 are exact in float32, in whatever order they are added: spike counts, weighted or not.
   const auto steps = static_cast<double>(timesteps);
-  const double spikes = static_cast<double>(code.starts.size()) * steps * (code.ramp ? (steps + 1) / 2 : 1.0);
+  const double spikes = static_cast<double>(code.levels.size()) * steps * (code.ramp ? (steps + 1) / 2 : 1.0);
   require(!counts || spikes <= 16777216.0, "timesteps and copies must be fewer: spike counts must fit into float32");
   require(holds(code.step_weights, parabolic ? timesteps : 0), "step_weights must fit timesteps");
   const bool rate_exit = code.kind == CodeKind::rate && code.exit != ExitKind::none;

@@ -37,6 +37,8 @@ SNNFAST_HOST_DEVICE float larger(float a, float b) { return a > b ? a : b; }
 SNNFAST_HOST_DEVICE float smaller(float a, float b) { return a < b ? a : b; }
 // Without its fraction, from 0 to 2^24.
 SNNFAST_HOST_DEVICE float whole(float a) { return static_cast<float>(static_cast<int>(a)); }
+// The largest whole number that is not larger, from -2^24 to 2^24.
+SNNFAST_HOST_DEVICE float round_down(float a) { return whole(a) - (whole(a) > a ? 1.0f : 0.0f); }
 SNNFAST_HOST_DEVICE float magnitude(float a) { return a < 0.0f ? -a : a; }
 // 1 with the sign of `a`, which is not zero, where the mask is set, else zero.
 SNNFAST_HOST_DEVICE float sign_where(bool mask, float a) { return mask ? (a < 0.0f ? -1.0f : 1.0f) : 0.0f; }
@@ -102,18 +104,57 @@ struct NeuronRule {
   }
 };
 
-// Integrate-and-fire with a memory of what it has sent: a spike that came too early is taken back by a negative one.
-// `net` is the neuron's positive less its negative spikes. Returns the spike: 1, 0 or -1.
-// Source: Wang, Zhang et al. 2022, IJCAI, Signed Neuron with Memory.
+// Copies of an integrate-and-fire neuron, with the same current and starts that lie threshold / copies apart. All of
+// them receive the same, and one that fires gives up a threshold, so falls that far below the lowest one: their
+// potentials, as a set, stay as far apart. So the lowest one, `mem`, tells them all, and as many fire as levels are
+// reached; the i-th, from 0, is (i + 1) threshold / copies. Returns how many. Signed: a copy whose potential is below 0
+// takes a spike back, if it has sent more than it took back: it sends -1 and adds a threshold. Copies fire in turn, and
+// the lowest ones have fired last, so of `net`, what all of them have sent on balance, as many can take one back.
+// Returns how many fire less how many take back: either is 0. Source: Wang, Zhang et al. 2022, IJCAI, Signed Neuron
+// with Memory, and docs/conversion.md.
+template <bool Signed, class V, class Level>
+SNNFAST_HOST_DEVICE V copies_step(V& mem, V& net, V h, int copies, Level level, V zero, V one) {
+  const V raised = mem + h;
+  V sent = zero, moved = zero;
+  for (int i = 0; i < copies; ++i) {
+    const auto reached = at_least(raised, level(i));
+    sent = sent + keep_where(reached, one);
+    moved = choose(reached, level(i), moved);
+  }
+  if constexpr (Signed) {
+    V taken = zero, added = zero, below = zero;
+    for (int i = 0; i < copies; ++i) {
+      const auto takes = both(above(below, raised), above(net, taken));  // those before took one back as well, or none
+      taken = taken + keep_where(takes, one);
+      added = choose(takes, level(i), added);
+      below = zero - level(i);
+    }
+    sent = sent - taken;
+    moved = moved - added;
+    net = net + sent;
+  }
+  mem = raised - moved;
+  return sent;
+}
+
+// Levels that are multiples of their first one, and that a power of two.
 template <class V>
-SNNFAST_HOST_DEVICE V signed_step(V& mem, V& net, V h, const NeuronConstants<V>& c, V zero, V one) {
-  V none = zero;
-  const V fired = keep_where(NeuronRule<false, Reset::subtraction, false, false>::step(mem, none, h, c), one);
-  const auto back = both(above(zero, mem), above(net, zero));
-  mem = choose(back, mem + c.threshold, mem);
-  const V spike = fired - keep_where(back, one);
-  net = net + spike;
-  return spike;
+struct EvenLevels {
+  V copies, inverse, minus;  // inverse and minus: of the first one
+};
+
+// The same with such levels, and the same bits: all products are exact.
+template <bool Signed, class V>
+SNNFAST_HOST_DEVICE V even_copies_step(V& mem, V& net, V h, const EvenLevels<V>& levels, V zero) {
+  const V raised = mem + h;
+  V least = zero;
+  // What is no number becomes the least, and sends nothing.
+  if constexpr (Signed) least = keep_where(above(zero, raised), zero - smaller(net, levels.copies));
+  const V reached = smaller(larger(raised * levels.inverse, least), levels.copies);
+  const V sent = Signed ? round_down(reached) : whole(reached);
+  if constexpr (Signed) net = net + sent;
+  mem = multiply_add(sent, levels.minus, raised);
+  return sent;
 }
 
 // From 0 to 1.

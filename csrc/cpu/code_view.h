@@ -16,7 +16,7 @@ struct DigitStepView {
 };
 
 struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
-  const float* starts;  // rate, staged: (copies, padded)
+  const float* starts;  // rate, staged: (padded)
   const float* values;
   const float* thresholds;     // infinite where a neuron is silent
   const float* guards;         // or null
@@ -29,14 +29,16 @@ struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
 };
 
 // Of a network that runs a sample per lane (lanes.h), at most; the first: hidden neurons of a layer of rate.
-constexpr int64_t kRateLanesWidest = 48, kLanesOutputs = 8;
+constexpr int64_t kRateLanesWidest = 80, kLanesOutputs = 8;
 constexpr int kLaneOutputs = 4;  // whose sums are made together
 constexpr int kLaneVectors = 2;  // of samples, that share a weight while it is in a register
 
 struct CodeView {
   int kind;  // enum values of core/modes.h, and so is exit
   int exit;
-  int64_t copies;
+  int copies;
+  const float* levels;  // rate, staged: (copies)
+  float even_level;     // see core/code.h
   bool signed_spikes, ramp;
   bool whole_products;   // rate: no weight times what copies can send in a step is rounded
   bool lanes;            // small enough for a sample per lane

@@ -3,40 +3,38 @@
 #pragma once
 
 #include "cpu/coded_sample.h"
+#include "cpu/copies.h"
 
 namespace snnfast {
 namespace {
 
-// One step of the copies of a panel's neurons, all with the same current h.
-template <bool Signed, int V>
-SNNFAST_INLINE void step_copies(const CodeView& code, const LayerView& layer, float* mem, float* net, const Vec (&h)[V],
-                                const NeuronConstants<Vec>& constants, Vec (&sum)[V], Vec (&spikes)[V]) {
-  constexpr int L = Vec::lanes;
-  using Rule = NeuronRule<false, Reset::subtraction, false, false>;
-  const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
+// One step of n vectors of neurons, all copies, under the currents in `sent`, which become what they send. `net` is
+// Signed's.
+template <bool Signed, bool Even>
+SNNFAST_INLINE void step_vectors(const CopiesOf& copies, float* mem, float* net, Vec* sent, int n) {
 #pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) sum[v] = spikes[v] = zero;
-  for (int64_t k = 0; k < code.copies; ++k) {
-    float* m = mem + k * layer.padded;
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      Vec membrane = load(m + v * L), none = zero, spike;
-      if constexpr (Signed) {
-        float* n = net + k * layer.padded;
-        Vec before = load(n + v * L);
-        spike = signed_step(membrane, before, h[v], constants, zero, one);
-        store(n + v * L, before);
-        spikes[v] = spikes[v] + spike * spike;
-      } else {
-        spike = keep_where(Rule::step(membrane, none, h[v], constants), one);
-      }
-      store(m + v * L, membrane);
-      sum[v] = sum[v] + spike;
-    }
+  for (int v = 0; v < n; ++v) {
+    const int64_t at = v * Vec::lanes;
+    Vec membrane = load(mem + at), before = Signed ? load(net + at) : broadcast(0.0f);
+    sent[v] = copies.step<Signed, Even>(membrane, before, sent[v]);
+    store(mem + at, membrane);
+    if constexpr (Signed) store(net + at, before);
   }
-  if constexpr (!Signed) {
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) spikes[v] = sum[v];
+}
+
+// Of levels that are rare, so that their code is there once.
+template <bool Signed>
+__attribute__((noinline)) void step_vectors_of_any_levels(const CopiesOf& copies, float* mem, float* net, Vec* sent,
+                                                          int n) {
+  step_vectors<Signed, false>(copies, mem, net, sent, n);
+}
+
+template <bool Signed, int V>
+SNNFAST_INLINE void step_panel(const CopiesOf& copies, float* mem, float* net, Vec (&sent)[V]) {
+  if (copies.even()) {
+    step_vectors<Signed, true>(copies, mem, net, sent, V);
+  } else {
+    step_vectors_of_any_levels<Signed>(copies, mem, net, sent, V);
   }
 }
 
@@ -45,22 +43,29 @@ void rate_layer_step(const NetworkView& net, const Request& request, int64_t l, 
   constexpr int L = Vec::lanes;
   const LayerView& layer = net.layers[l];
   const CodeView& code = *net.code;
-  const NeuronConstants<Vec> constants = vector_constants(net);
+  const CopiesOf copies(code);
   const CodedRecord record = record_of(net, request, l, t, s.row);
   for_panels(layer, [&](auto vectors, int64_t begin, const float* weights) {
     constexpr int V = decltype(vectors)::value;
-    Vec h[V], sum[V], spikes[V];
+    Vec sent[V];  // what arrives, at first
     if (l == 0) {
-      for (int v = 0; v < V; ++v) h[v] = load(s.constant + begin + v * L);
+      for (int v = 0; v < V; ++v) sent[v] = load(s.constant + begin + v * L);
     } else {
-      panel_current<V>(weights, s, h);
-      for (int v = 0; v < V; ++v) h[v] = h[v] + load(layer.bias + begin + v * L);
+      if (code.whole_products) {
+        panel_current<V, true>(weights, s, sent);
+      } else {
+        panel_current<V>(weights, s, sent);
+      }
+      for (int v = 0; v < V; ++v) sent[v] = sent[v] + load(layer.bias + begin + v * L);
     }
     float* mem = s.state + code.layers[l].offset + begin;
-    step_copies<Signed, V>(code, layer, mem, s.sent + code.layers[l].offset + begin, h, constants, sum, spikes);
-    for (int v = 0; v < V; ++v) store(s.next + begin + v * L, sum[v]);
-    if (record.counts) add_lanes(record.counts, begin, layer.n_out, spikes, V);
-    if (record.spikes) write_lanes(record.spikes, begin, layer.n_out, sum, V);
+    step_panel<Signed, V>(copies, mem, s.sent + code.layers[l].offset + begin, sent);
+    for (int v = 0; v < V; ++v) store(s.next + begin + v * L, sent[v]);
+    if (record.spikes) write_lanes(record.spikes, begin, layer.n_out, sent, V);
+    if (record.counts) {
+      for (int v = 0; Signed && v < V; ++v) sent[v] = magnitude(sent[v]);
+      add_lanes(record.counts, begin, layer.n_out, sent, V);
+    }
     if (record.potentials) {
       Vec first[V];
       for (int v = 0; v < V; ++v) first[v] = load(mem + v * L);

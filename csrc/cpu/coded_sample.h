@@ -21,7 +21,7 @@ struct CodedSample {
   int64_t row;      // in the batch
   float* features;  // (features), or the observation itself
   float* constant;  // (padded) current of the first layer
-  float* state;     // of all hidden layers: membranes of all copies; digits: drives
+  float* state;     // of all hidden layers: membranes (of the lowest copies); digits: drives
   float* sent;      // the same: net spike counts; digits: what was sent
   float* values;    // (widest) what the layer that fired last has sent: what the next one adds
   float* next;      // (widest) what the layer that fires now sends
@@ -79,8 +79,9 @@ inline CodedSample take_coded(Arena& arena, const NetworkView& net) {
   return s;
 }
 
-// The current of one panel: weights times values, inputs ascending, without the bias.
-template <int V>
+// The current of one panel: weights times values, inputs ascending, without the bias. Fused: where no product is
+// rounded, so that a fused multiply-add gives the same bits.
+template <int V, bool Fused = false>
 SNNFAST_INLINE void panel_current(const float* weights, const CodedSample& s, Vec (&h)[V]) {
   constexpr int L = Vec::lanes;
 #pragma GCC unroll 4
@@ -90,7 +91,10 @@ SNNFAST_INLINE void panel_current(const float* weights, const CodedSample& s, Ve
     const Vec x = broadcast(s.values[id]);
     const float* row = weights + id * (V * L);
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) h[v] = h[v] + load(row + v * L) * x;
+    for (int v = 0; v < V; ++v) {
+      const Vec weight = load(row + v * L);
+      h[v] = Fused ? multiply_add(weight, x, h[v]) : h[v] + weight * x;
+    }
   }
 }
 

@@ -31,10 +31,10 @@ inline void staged_steps(const NetworkView& net, const Request& request, int64_t
   constexpr int L = Vec::lanes;
   const LayerView& layer = net.layers[l];
   const CodeView& code = *net.code;
-  const NeuronConstants<Vec> constants = vector_constants(net);
+  const CopiesOf copies(code);
   for_panels(layer, [&](auto vectors, int64_t begin, const float*) {
     constexpr int V = decltype(vectors)::value;
-    Vec h[V], sum[V], spikes[V], received[V], count[V];
+    Vec h[V], sum[V], received[V], count[V];
     for (int v = 0; v < V; ++v) {
       h[v] = load(s.current + begin + v * L);
       received[v] = load(s.received + begin + v * L);
@@ -42,7 +42,8 @@ inline void staged_steps(const NetworkView& net, const Request& request, int64_t
     }
     float* mem = s.state + code.layers[l].offset + begin;
     for (int64_t t = from; t < to; ++t) {
-      step_copies<false, V>(code, layer, mem, nullptr, h, constants, sum, spikes);
+      for (int v = 0; v < V; ++v) sum[v] = h[v];
+      step_panel<false, V>(copies, mem, nullptr, sum);
       const Vec worth = broadcast(static_cast<float>(code.ramp ? net.timesteps - t : 1));
       for (int v = 0; v < V; ++v) {
         received[v] = received[v] + sum[v] * worth;  // whole numbers: exact

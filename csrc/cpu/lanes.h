@@ -235,10 +235,7 @@ SNNFAST_INLINE void for_starts(const NetworkView& net, const LaneRows& rows, F&&
     const CodeLayerView& tables = code.layers[l];
     const int64_t at = rows.state + tables.offset;
     if (tables.starts) {
-      for (int64_t k = 0; k < code.copies; ++k) {
-        const int64_t first = k * layer.padded;
-        for (int64_t j = 0; j < layer.n_out; ++j) f(at + first + j, tables.starts[first + j]);
-      }
+      for (int64_t j = 0; j < layer.n_out; ++j) f(at + j, tables.starts[j]);
     } else if (digits && l > 0) {
       for (int64_t j = 0; j < layer.n_out; ++j) f(at + j, layer.bias[j] + 0.0f);
     }
@@ -251,8 +248,8 @@ SNNFAST_INLINE void for_starts(const NetworkView& net, const LaneRows& rows, F&&
 
 // Put samples into the lanes of a pack; what further lanes hold is of no use. Layers in turns start from currents
 // alone.
-inline void start_pack(const NetworkView& net, const Request& request, const int64_t* samples, int64_t n,
-                       const Lanes& lanes, float* pack) {
+__attribute__((noinline)) inline void start_pack(const NetworkView& net, const Request& request, const int64_t* samples,
+                                                 int64_t n, const Lanes& lanes, float* pack) {
   const LaneRows& rows = lanes.rows;
   const int kind = net.code->kind;
   const bool turns = kind == static_cast<int>(CodeKind::staged) || kind == static_cast<int>(CodeKind::radix);

@@ -2,60 +2,28 @@
 // Code "rate", a sample per lane. Where samples may stop, a lane whose sample has stopped takes the next one.
 #pragma once
 
+#include "cpu/copies.h"
 #include "cpu/lanes.h"
 
 namespace snnfast {
 namespace {
 
-// One step of one vector of a neuron's copies: adds their spikes to the sums. `spikes` counts either sign.
-template <bool Signed>
-struct LaneSpikes {
-  Vec net = broadcast(0.0f), either = broadcast(0.0f);
-  Integers fired = no_count();
-
-  SNNFAST_INLINE void step(int place, Vec& mem, Vec& before, Vec h, const NeuronConstants<Vec>& constants) {
-    using Rule = NeuronRule<false, Reset::subtraction, false, false>;
-    Vec zero = broadcast(0.0f);
-    if constexpr (Signed) {
-      const Vec spike = signed_step(mem, before, h, constants, zero, broadcast(1.0f));
-      either = either + spike * spike;
-      net = net + spike;
-    } else {
-      fired = count(fired, step_beside<Rule>(place, mem, zero, h, constants));
-    }
+// One step of all copies of a neuron under the current h, membranes in memory. What they send becomes the row `sends`;
+// `counts`, if not null, counts spikes of either sign.
+template <bool Signed, bool Even>
+SNNFAST_INLINE void lane_copies(const CopiesOf& copies, float* mem, float* net, const float* currents, float* sends,
+                                float* counts) {
+  Pack sent;
+  for (int v = 0; v < kLaneVectors; ++v) {
+    const int64_t at = v * Vec::lanes;
+    Vec membrane = load(mem + at), before = Signed ? load(net + at) : broadcast(0.0f);
+    sent.v[v] = copies.step<Signed, Even>(membrane, before, load(currents + at));
+    store(mem + at, membrane);
+    if constexpr (Signed) store(net + at, before);
   }
-
-  SNNFAST_INLINE Vec sum() const { return Signed ? net : to_float(fired); }
-  SNNFAST_INLINE Vec spikes() const { return Signed ? either : to_float(fired); }
-};
-
-// One step of all copies of a neuron under the current h, membranes in memory. Their spikes, added up, become the row
-// `sums`; `counts`, if not null, counts them.
-template <bool Signed>
-SNNFAST_INLINE void lane_copies(const CodeView& code, const NeuronConstants<Vec>& constants, float* mem, float* net,
-                                int64_t stride, const Pack& h, float* sums, float* counts) {
-  using Rule = NeuronRule<false, Reset::subtraction, false, false>;
-  const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
-  Pack sum, either;
-  for (int v = 0; v < kLaneVectors; ++v) sum.v[v] = either.v[v] = zero;
-  for (int64_t k = 0; k < code.copies; ++k) {
-    for (int v = 0; v < kLaneVectors; ++v) {
-      float *m = mem + k * stride + v * Vec::lanes, *n = net + k * stride + v * Vec::lanes;
-      Vec membrane = load(m), none = zero, spike;
-      if constexpr (Signed) {
-        Vec before = load(n);
-        spike = signed_step(membrane, before, h.v[v], constants, zero, one);
-        store(n, before);
-        either.v[v] = either.v[v] + spike * spike;
-      } else {
-        spike = keep_where(Rule::step(membrane, none, h.v[v], constants), one);
-      }
-      store(m, membrane);
-      sum.v[v] = sum.v[v] + spike;
-    }
-  }
-  store_pack(sums, sum);
-  if (counts) add_to_row(counts, Signed ? either : sum);
+  store_pack(sends, sent);
+  for (int v = 0; Signed && v < kLaneVectors; ++v) sent.v[v] = magnitude(sent.v[v]);
+  if (counts) add_to_row(counts, sent);
 }
 
 SNNFAST_INLINE bool any_above_zero(const Pack& x) {
@@ -64,37 +32,82 @@ SNNFAST_INLINE bool any_above_zero(const Pack& x) {
   return any != 0;
 }
 
-// C copies of a neuron over a tile of steps, membranes in registers, under its current at every step (rows, `row`
-// apart), or under `h` at all of them (Constant). Their spikes, added up, become a row of `sums` for every step, or are
-// added to it. Whether there was a spike.
-template <bool Signed, bool Constant, int C>
-SNNFAST_INLINE bool lane_copies_over(const NeuronConstants<Vec>& constants, float* mem, float* net, int64_t stride,
-                                     const Pack& h, const float* currents, float* sums, int64_t row, int64_t steps,
-                                     bool add, float* counts) {
-  Pack membrane[C], before[C], counted{};
+// N neurons, all copies, over a tile of steps, membranes in registers. Their rows are `at` of the first one. Currents
+// are rows of every step, `row` apart, or one for all steps (Constant). What they send becomes a row for every step,
+// and `counts`, if not null, counts spikes of either sign. Which neurons sent any, as bits.
+template <bool Signed, bool Even, bool Constant, int N>
+SNNFAST_INLINE uint32_t lane_copies_over(const CopiesOf& copies, const int64_t (&at)[N], float* mem, float* net,
+                                         const float* currents, float* sends, int64_t row, int64_t steps,
+                                         float* counts) {
+  Pack membrane[N], before[N], h[N], counted[N];
 #pragma GCC unroll 4
-  for (int k = 0; k < C; ++k) {
-    membrane[k] = load_pack(mem + k * stride);
-    if constexpr (Signed) before[k] = load_pack(net + k * stride);
+  for (int i = 0; i < N; ++i) {
+    membrane[i] = load_pack(mem + at[i]);
+    before[i] = counted[i] = Pack{};
+    if constexpr (Signed) before[i] = load_pack(net + at[i]);
+    if constexpr (Constant) h[i] = load_pack(currents + at[i]);
   }
   for (int64_t t = 0; t < steps; ++t) {
-    for (int v = 0; v < kLaneVectors; ++v) {
-      const int64_t at = t * row + v * Vec::lanes;
-      const Vec current = Constant ? h.v[v] : load(currents + at);
-      LaneSpikes<Signed> fired;
 #pragma GCC unroll 4
-      for (int k = 0; k < C; ++k) fired.step(k, membrane[k].v[v], before[k].v[v], current, constants);
-      store(sums + at, add ? load(sums + at) + fired.sum() : fired.sum());
-      counted.v[v] = counted.v[v] + fired.spikes();
+    for (int i = 0; i < N; ++i) {
+      const int64_t here = t * row + at[i];
+      if constexpr (!Constant) h[i] = load_pack(currents + here);
+#pragma GCC unroll 2
+      for (int v = 0; v < kLaneVectors; ++v) {
+        const Vec sent = copies.step<Signed, Even>(membrane[i].v[v], before[i].v[v], h[i].v[v]);
+        store(sends + here + v * Vec::lanes, sent);
+        counted[i].v[v] = counted[i].v[v] + (Signed ? magnitude(sent) : sent);
+      }
     }
   }
+  uint32_t any = 0;
 #pragma GCC unroll 4
-  for (int k = 0; k < C; ++k) {
-    store_pack(mem + k * stride, membrane[k]);
-    if constexpr (Signed) store_pack(net + k * stride, before[k]);
+  for (int i = 0; i < N; ++i) {
+    store_pack(mem + at[i], membrane[i]);
+    if constexpr (Signed) store_pack(net + at[i], before[i]);
+    if (counts) add_to_row(counts + at[i], counted[i]);
+    any |= static_cast<uint32_t>(any_above_zero(counted[i])) << i;
   }
-  if (counts) add_to_row(counts, counted);
-  return any_above_zero(counted);
+  return any;
+}
+
+// A layer over a tile of steps; writes the neurons of which any lane sent a spike, and returns how many. Of the first
+// layer (Constant) neurons that are `silent` stay out, and become so when no lane's current will make them spike any
+// more.
+template <bool Signed, bool Even, bool Constant>
+__attribute__((noinline)) int64_t lane_layer_over(const CopiesOf& copies, int64_t n_out, float* mem, float* net,
+                                                  const float* currents, float* sends, int64_t row, int64_t steps,
+                                                  float* counts, uint32_t* ids, bool* silent) {
+  // Whose membranes fit into registers. Other levels are rare, and their code would be long.
+  constexpr int N = !Even ? 1 : Vec::lanes == 16 ? 4 : 2;
+  int64_t n_ids = 0, n_next = 0, next[N];
+  const auto run = [&](auto neurons) SNNFAST_ALWAYS {
+    constexpr int n = decltype(neurons)::value;
+    int64_t at[n];
+    for (int i = 0; i < n; ++i) at[i] = next[i] * kPack;
+    const uint32_t any =
+        lane_copies_over<Signed, Even, Constant, n>(copies, at, mem, net, currents, sends, row, steps, counts);
+    for (int i = 0; i < n; ++i) {
+      if (any >> i & 1u) {
+        ids[n_ids++] = static_cast<uint32_t>(next[i]);
+      } else if constexpr (Constant && !Signed) {
+        // Without a current the potential never rises. What was sent before may still be taken back.
+        silent[next[i]] = !any_above_zero(load_pack(currents + at[i]));
+      }
+    }
+  };
+  for (int64_t j = 0; j < n_out; ++j) {
+    if (Constant && silent[j]) continue;
+    next[n_next++] = j;
+    if (n_next < N) continue;
+    run(VectorCount<N>{});
+    n_next = 0;
+  }
+  for (int64_t i = 0; i < n_next; ++i) {
+    next[0] = next[i];
+    run(VectorCount<1>{});
+  }
+  return n_ids;
 }
 
 // What the lanes answer so far, each divided by its own divisor.
@@ -159,9 +172,8 @@ __attribute__((noinline)) void lanes_leave(const NetworkView& net, const Lanes& 
 template <bool Signed, bool Single>
 void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, const float* weights, int64_t steps,
                      bool counts, bool* silent, Leaving* leaving) {
-  constexpr int kCopies = Signed ? 2 : 4;  // whose membranes fit into registers
   const CodeView& code = *net.code;
-  const NeuronConstants<Vec> constants = vector_constants(net);
+  const CopiesOf copies(code);
   const LaneRows& rows = lanes.rows;
   const int64_t row = rows.widest * kPack;
   float *takes = lanes.first, *sends = lanes.second;
@@ -170,45 +182,26 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
   const auto currents = code.whole_products ? lane_currents<true> : lane_currents<false>;
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     const LayerView& layer = net.layers[l];
-    const int64_t stride = layer.padded * kPack;
     float* const mem = lanes.row(pack, rows.state + code.layers[l].offset);
     float* const before = lanes.row(pack, rows.sent + code.layers[l].offset);
-    const auto counted = [&](int64_t j) { return counts ? lanes.row(pack, count_row + j) : nullptr; };
-    const auto fire = [&](int64_t j, const Pack& h) {
-      const int64_t at = j * kPack;
-      lane_copies<Signed>(code, constants, mem + at, before + at, stride, h, sends + at, counted(j));
-    };
-    const auto fire_over = [&](auto constant, int64_t j, const Pack& h) {
-      const int64_t at = j * kPack;
-      bool any = false;
-      const auto run = [&](auto copies, int64_t k) {
-        any |= lane_copies_over<Signed, decltype(constant)::value == 1, decltype(copies)::value>(
-            constants, mem + k * stride + at, before + k * stride + at, stride, h, lanes.drives + at, sends + at, row,
-            steps, k > 0, counted(j));
-      };
-      int64_t k = 0;
-      for (; k + kCopies <= code.copies; k += kCopies) run(VectorCount<kCopies>{}, k);
-      for (; k < code.copies; ++k) run(VectorCount<1>{}, k);
-      if (any) lanes.ids[n_ids++] = static_cast<uint32_t>(j);
-      return any;
-    };
-    if (l == 0) {
-      for (int64_t j = 0; j < layer.n_out; ++j) {
-        const Pack h = load_pack(lanes.row(pack, rows.constant + j));
-        if constexpr (Single) {
-          fire(j, h);
-        } else if (!silent[j]) {
-          // Without a current the potential never rises. What was sent before may still be taken back.
-          silent[j] = !fire_over(VectorCount<1>{}, j, h) && !Signed && !any_above_zero(h);
+    float* const count = counts ? lanes.row(pack, count_row) : nullptr;
+    if constexpr (Single) {
+      if (l > 0) currents(layer, takes, lanes.ids, layer.n_in, lanes.drives);
+      const float* const h = l > 0 ? lanes.drives : lanes.row(pack, rows.constant);
+      copies.with_levels([&](auto even) {
+        for (int64_t at = 0; at < layer.n_out * kPack; at += kPack) {
+          lane_copies<Signed, decltype(even)::value>(copies, mem + at, before + at, h + at, sends + at,
+                                                     count ? count + at : nullptr);
         }
-      }
-    } else if constexpr (Single) {
-      currents(layer, takes, lanes.ids, layer.n_in, lanes.drives);
-      for (int64_t j = 0; j < layer.n_out; ++j) fire(j, load_pack(lanes.drives + j * kPack));
+      });
+    } else if (l == 0) {
+      const float* const h = lanes.row(pack, rows.constant);
+      const auto over = copies.even() ? lane_layer_over<Signed, true, true> : lane_layer_over<Signed, false, true>;
+      n_ids = over(copies, layer.n_out, mem, before, h, sends, row, steps, count, lanes.ids, silent);
     } else {
       for (int64_t t = 0; t < steps; ++t) currents(layer, takes + t * row, lanes.ids, n_ids, lanes.drives + t * row);
-      n_ids = 0;
-      for (int64_t j = 0; j < layer.n_out; ++j) fire_over(VectorCount<0>{}, j, Pack{});
+      const auto over = copies.even() ? lane_layer_over<Signed, true, false> : lane_layer_over<Signed, false, false>;
+      n_ids = over(copies, layer.n_out, mem, before, lanes.drives, sends, row, steps, count, lanes.ids, nullptr);
     }
     count_row += layer.n_out;
     float* const sent = sends;
@@ -262,13 +255,41 @@ bool run_rate_together(const NetworkView& net, const Request& request, int64_t f
   return true;
 }
 
+// The first `early` steps of `count` samples: those that are not sure by then, if that is not all, are listed in
+// `lanes.late`, without `first`; how many, or -1 if interrupted.
+template <bool Signed>
+int64_t run_rate_early(const NetworkView& net, const Request& request, int64_t first, int64_t count, int64_t early,
+                       const Lanes& lanes, const Interrupt& interrupt) {
+  const CodeView& code = *net.code;
+  Leaving leaving{request, first};
+  bool silent[kRateLanesWidest];  // is not looked at in single steps
+  all_inputs(lanes.rows.widest, lanes.ids);
+  for (int64_t begin = 0; begin < count; begin += kPack) {
+    if (interrupt.poll(interrupt.context)) return -1;
+    const int64_t n = count - begin < kPack ? count - begin : kPack;
+    for (int64_t i = 0; i < n; ++i) leaving.samples[i] = first + begin + i;
+    for (int64_t& t : leaving.steps) t = 0;
+    leaving.busy = first_lanes(n);
+    start_pack(net, request, leaving.samples, n, lanes, lanes.packs);
+    for (int64_t t = 0; t < early && leaving.busy; ++t) {
+      if (code.step_weights) fill_row(leaving.weights, code.step_weights[t]);
+      fill_row(leaving.divisors, code.divisors[t]);
+      fill_row(leaving.bounds, code.bounds[t]);
+      leaving.ends[0] = t + 1 == early ? ~uint64_t{0} : 0;
+      lanes_rate_tile<Signed, true>(net, lanes, lanes.packs, code.step_weights ? leaving.weights : nullptr, 1, false,
+                                    silent, &leaving);
+      for (int64_t& done : leaving.steps) ++done;
+    }
+  }
+  return leaving.late;
+}
+
 // Runs the samples numbered `begin` + which[0] .. which[count - 1], or, without a list, the first `count`; each until
 // it may stop. A lane whose sample has stopped takes the next one, after a tile of so many steps (kLanesTile or 1).
-// Those that were not sure after `most` steps, if that is not all, are listed in `lanes.late`, without `begin`; how
-// many, or -1 if interrupted.
+// False if interrupted.
 template <bool Signed>
-int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t begin, const int32_t* which,
-                         int64_t count, int64_t most, int64_t tile, const Lanes& lanes, const Interrupt& interrupt) {
+bool run_rate_leaving(const NetworkView& net, const Request& request, int64_t begin, const int32_t* which,
+                      int64_t count, int64_t tile, const Lanes& lanes, const Interrupt& interrupt) {
   const CodeView& code = *net.code;
   const int64_t T = net.timesteps;
   Leaving leaving{request, begin};
@@ -281,7 +302,7 @@ int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t
   }
   all_inputs(lanes.rows.widest, lanes.ids);
   for (int64_t next = 0; leaving.busy || next < count;) {
-    if (interrupt.poll(interrupt.context)) return -1;
+    if (interrupt.poll(interrupt.context)) return false;
     uint64_t fresh = 0;
     for (int64_t i = 0; i < kPack && next < count; ++i) {
       if (leaving.busy >> i & 1u) continue;
@@ -295,14 +316,15 @@ int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t
       for (bool& one : silent) one = false;
       leaving.busy |= fresh;
     }
-    for (int64_t s = 0; s < tile; ++s) {
-      leaving.ends[s] = 0;
-      for (int64_t i = 0; i < kPack; ++i) {
-        const int64_t now = leaving.steps[i] + s, t = now < T ? now : T - 1;  // a lane may run further than its sample
+    for (uint64_t& ends : leaving.ends) ends = 0;
+    for (int64_t i = 0; i < kPack; ++i) {
+      const int64_t now = leaving.steps[i];
+      if (now < T && T <= now + tile) leaving.ends[T - 1 - now] |= uint64_t{1} << i;
+      for (int64_t s = 0; s < tile; ++s) {
+        const int64_t t = now + s < T ? now + s : T - 1;  // a lane may run further than its sample
         if (code.step_weights) leaving.weights[s * kPack + i] = code.step_weights[t];
         leaving.divisors[s * kPack + i] = code.divisors[t];
         leaving.bounds[s * kPack + i] = code.bounds[t];
-        leaving.ends[s] |= static_cast<uint64_t>(t + 1 == most) << i;
       }
     }
     auto* const run = tile == 1 ? lanes_rate_tile<Signed, true> : lanes_rate_tile<Signed, false>;
@@ -310,12 +332,12 @@ int64_t run_rate_leaving(const NetworkView& net, const Request& request, int64_t
         &leaving);
     for (int64_t& t : leaving.steps) t = t < T ? t + tile : T;
   }
-  return leaving.late;
+  return true;
 }
 
-// Most samples are sure after a few steps, and a lane must not wait for others then. Those that are not begin again,
-// among themselves, where each layer runs several steps before the next one, with its membranes in registers.
-constexpr int64_t kEarlySteps = 3;
+// Most samples are sure after a step or two. Those that are not begin again, among themselves, where each layer runs
+// several steps before the next one, with its membranes in registers.
+constexpr int64_t kEarlySteps = 2;
 
 template <bool Signed>
 bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t first, int64_t count, const Lanes& lanes,
@@ -324,10 +346,13 @@ bool run_rate_lanes(const NetworkView& net, const Request& request, int64_t firs
     return run_rate_together<Signed>(net, request, first, count, lanes, interrupt);
   }
   // Spikes are counted by the tile, so where they are counted, all samples run step by step.
-  const int64_t T = net.timesteps, early = request.spike_counts || T < kEarlySteps ? T : kEarlySteps;
-  const int64_t late = run_rate_leaving<Signed>(net, request, first, nullptr, count, early, 1, lanes, interrupt);
+  if (request.spike_counts) {
+    return run_rate_leaving<Signed>(net, request, first, nullptr, count, 1, lanes, interrupt);
+  }
+  const int64_t early = net.timesteps < kEarlySteps ? net.timesteps : kEarlySteps;
+  const int64_t late = run_rate_early<Signed>(net, request, first, count, early, lanes, interrupt);
   if (late <= 0) return late == 0;
-  return run_rate_leaving<Signed>(net, request, first, lanes.late, late, T, kLanesTile, lanes, interrupt) >= 0;
+  return run_rate_leaving<Signed>(net, request, first, lanes.late, late, kLanesTile, lanes, interrupt);
 }
 
 }  // namespace

@@ -2,41 +2,37 @@
 // Codes "staged" and "radix", a sample per lane.
 #pragma once
 
+#include "cpu/copies.h"
 #include "cpu/lanes.h"
 
 namespace snnfast {
 namespace {
 
-// The turn of N plain neurons with copies, under currents (N rows) that what they send replaces. Their membranes stay
-// in registers, and their chains of operations hide each other's latency. With a ramp, a spike is worth the steps that
-// are left, its own included; Counted: the spikes themselves are asked for as well (without a ramp they are the same).
+// The turn of N plain neurons, under currents (N rows) that what they send replaces. Their membranes stay in registers,
+// and their chains of operations hide each other's latency. With a ramp, a spike is worth the steps that are left, its
+// own included; Counted: the spikes themselves are asked for as well (without a ramp they are the same).
 template <int N, bool Ramp, bool Counted>
-SNNFAST_INLINE void staged_lanes(const NetworkView& net, const float* starts, int64_t stride, float* rows,
-                                 float* counts) {
+SNNFAST_INLINE void staged_lanes(const NetworkView& net, float start, float* rows, float* counts) {
   using Rule = NeuronRule<false, Reset::subtraction, false, false>;
   const NeuronConstants<Vec> constants = vector_constants(net);
   for (int v = 0; v < kLaneVectors; ++v) {
     float* const row = rows + v * Vec::lanes;
-    Vec h[N];
+    Vec h[N], mem[N];
     Integers received[N], spikes[N];
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       h[i] = load(row + i * kPack);
+      mem[i] = broadcast(start);
       received[i] = spikes[i] = no_count();
     }
-    for (int64_t k = 0; k < net.code->copies; ++k) {
-      Vec mem[N];
+    for (int64_t t = 0; t < net.timesteps; ++t) {
+      const Integers worth = whole_number(Ramp ? static_cast<int32_t>(net.timesteps - t) : 1);
 #pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) mem[i] = broadcast(starts[k * stride + i]);
-      for (int64_t t = 0; t < net.timesteps; ++t) {
-        const Integers worth = whole_number(Ramp ? static_cast<int32_t>(net.timesteps - t) : 1);
-#pragma GCC unroll 8
-        for (int i = 0; i < N; ++i) {
-          Vec none = broadcast(0.0f);
-          const auto fired = step_beside<Rule>(i, mem[i], none, h[i], constants);
-          received[i] = add_where(fired, received[i], worth);
-          if constexpr (Ramp && Counted) spikes[i] = count(spikes[i], fired);
-        }
+      for (int i = 0; i < N; ++i) {
+        Vec none = broadcast(0.0f);
+        const auto fired = step_beside<Rule>(i, mem[i], none, h[i], constants);
+        received[i] = add_where(fired, received[i], worth);
+        if constexpr (Ramp && Counted) spikes[i] = count(spikes[i], fired);
       }
     }
 #pragma GCC unroll 8
@@ -47,19 +43,65 @@ SNNFAST_INLINE void staged_lanes(const NetworkView& net, const float* starts, in
   }
 }
 
+// The same with copies. What they send and what it is worth are whole numbers, and products and sums below 2^24: exact.
+template <bool Even, int N>
+SNNFAST_INLINE void staged_copies(const NetworkView& net, const CopiesOf& copies, float start, float* rows,
+                                  float* counts) {
+  for (int v = 0; v < kLaneVectors; ++v) {
+    float* const row = rows + v * Vec::lanes;
+    Vec h[N], mem[N], received[N], spikes[N], none = broadcast(0.0f);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      h[i] = load(row + i * kPack);
+      mem[i] = broadcast(start);
+      received[i] = spikes[i] = none;
+    }
+    for (int64_t t = 0; t < net.timesteps; ++t) {
+      const Vec worth = broadcast(static_cast<float>(net.code->ramp ? net.timesteps - t : 1));
+#pragma GCC unroll 8
+      for (int i = 0; i < N; ++i) {
+        const Vec sent = copies.step<false, Even>(mem[i], none, h[i]);
+        received[i] = multiply_add(sent, worth, received[i]);
+        spikes[i] = spikes[i] + sent;
+      }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < N; ++i) {
+      store(row + i * kPack, received[i]);
+      if (counts) store(counts + i * kPack + v * Vec::lanes, spikes[i]);
+    }
+  }
+}
+
+constexpr int kTurnNeurons = Vec::lanes == 16 ? 8 : 4;  // as many as fit into registers
+
+// Call f(neurons, first) for all neurons of a layer, N at once.
+template <int N, class F>
+SNNFAST_INLINE void for_neurons_at_once(int64_t n_out, F&& f) {
+  int64_t j = 0;
+  for (; j + N <= n_out; j += N) f(VectorCount<N>{}, j);
+  for (; j < n_out; ++j) f(VectorCount<1>{}, j);
+}
+
 template <bool Ramp, bool Counted>
 void staged_turn(const NetworkView& net, int64_t l, float* rows, float* counts) {
-  const LayerView& layer = net.layers[l];
-  const float* starts = net.code->layers[l].starts;
-  constexpr int N = Vec::lanes == 16 ? 8 : 4;  // as many as fit in registers
-  const auto at = [&](int64_t j) { return Counted ? counts + j * kPack : nullptr; };
-  int64_t j = 0;
-  for (; j + N <= layer.n_out; j += N) {
-    staged_lanes<N, Ramp, Counted>(net, starts + j, layer.padded, rows + j * kPack, at(j));
-  }
-  for (; j < layer.n_out; ++j) {
-    staged_lanes<1, Ramp, Counted>(net, starts + j, layer.padded, rows + j * kPack, at(j));
-  }
+  for_neurons_at_once<kTurnNeurons>(net.layers[l].n_out, [&](auto neurons, int64_t j) SNNFAST_ALWAYS {
+    staged_lanes<decltype(neurons)::value, Ramp, Counted>(net, net.code->layers[l].starts[j], rows + j * kPack,
+                                                          Counted ? counts + j * kPack : nullptr);
+  });
+}
+
+__attribute__((noinline)) inline void staged_copies_turn(const NetworkView& net, int64_t l, float* rows,
+                                                         float* counts) {
+  const CopiesOf copies(*net.code);
+  copies.with_levels([&](auto even) {
+    constexpr bool Even = decltype(even)::value;
+    // Other levels are rare, and their code would be long.
+    for_neurons_at_once<Even ? kTurnNeurons : 1>(net.layers[l].n_out, [&](auto neurons, int64_t j) SNNFAST_ALWAYS {
+      staged_copies<Even, decltype(neurons)::value>(net, copies, net.code->layers[l].starts[j], rows + j * kPack,
+                                                    counts ? counts + j * kPack : nullptr);
+    });
+  });
 }
 
 // A layer's turn: complete currents (rows) become what the neurons send in all, in smallest spikes.
@@ -67,6 +109,7 @@ inline void lanes_turn(const NetworkView& net, int64_t l, float* rows, float* co
   const CodeView& code = *net.code;
   const LayerView& layer = net.layers[l];
   if (code.kind == static_cast<int>(CodeKind::staged)) {
+    if (code.copies > 1) return staged_copies_turn(net, l, rows, counts);
     auto* turn = code.ramp ? counts ? staged_turn<true, true> : staged_turn<true, false>
                  : counts  ? staged_turn<false, true>
                            : staged_turn<false, false>;

@@ -374,8 +374,9 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
     // A guess of the rate of spikes, 1 in 8, is good enough for a decision about threads.
     const double sums =
         constant ? static_cast<double>(layer.n_in) : static_cast<double>(spec.timesteps * layer.n_in) / 8.0;
-    const double steps = static_cast<double>(std::max<size_t>(1, spec.code.starts.size())) *
-                         static_cast<double>(spec.timesteps);  // of a neuron's copies
+    const auto copies = static_cast<double>(spec.code.levels.size());
+    const double passes = even_level(spec.code.levels) > 0.0f ? std::min(copies, 2.0) : std::max(copies, 1.0);
+    const double steps = passes * static_cast<double>(spec.timesteps);
     work_per_sample_ += static_cast<double>(layers_.back().padded) / 8.0 * (sums + 4.0 * steps);
   }
   const Method method = options.method;
@@ -493,11 +494,14 @@ int64_t lanes_widest(const CodeSpec& code) {
   }
 }
 
-// Whether no weight times what up to so many copies can send in a step is rounded.
+// Whether no weight times what up to so many copies can send in a step is rounded. Twice a product that is not, is not
+// either, unless it leaves the range.
 bool products_are_whole(const NetworkSpec& spec, int64_t copies) {
+  const float most = std::numeric_limits<float>::max() / static_cast<float>(copies);
   for (size_t l = 1; l < spec.layers.size(); ++l) {
     for (float weight : spec.layers[l].weights) {
-      for (int64_t sent = 1; sent <= copies; ++sent) {
+      if (!(std::abs(weight) <= most)) return false;
+      for (int64_t sent = 3; sent <= copies; sent += 2) {
         const double product = static_cast<double>(weight) * static_cast<double>(sent);
         if (static_cast<double>(static_cast<float>(product)) != product) return false;
       }
@@ -513,7 +517,7 @@ int64_t fewest_lanes(const CodeSpec& code, int64_t pack, int64_t widest) {
   switch (code.kind) {
     case CodeKind::rate:
       if (code.exit != ExitKind::none) return pack;  // it takes several packs' samples to keep lanes busy
-      share = width / 65.0;
+      share = width / 90.0;
       break;
     case CodeKind::digits:
       share = width / (code.exit == ExitKind::none ? 90.0 : 60.0);
@@ -531,7 +535,8 @@ void Plan::build_code(const NetworkSpec& spec) {
   lanes_widest_ = lanes_widest(code);
   code_.kind = static_cast<int>(code.kind);
   code_.exit = static_cast<int>(code.exit);
-  code_.copies = std::max<int64_t>(1, static_cast<int64_t>(code.starts.size()));
+  code_.copies = std::max(1, static_cast<int>(code.levels.size()));
+  code_.even_level = even_level(code.levels);
   code_.signed_spikes = code.signed_spikes;
   code_.ramp = code.ramp;
   code_.offset = code.offset;
@@ -541,6 +546,7 @@ void Plan::build_code(const NetworkSpec& spec) {
     const auto n = static_cast<int64_t>(v.size());
     return v.empty() ? nullptr : rows(v, n, n);
   };
+  code_.levels = list(code.levels);
   code_.step_weights = list(code.step_weights);
   code_.divisors = list(code.divisors);
   code_.bounds = list(code.bounds);
@@ -555,12 +561,8 @@ void Plan::build_code(const NetworkSpec& spec) {
     widest = std::max(widest, n);
     CodeLayerView view{};
     view.offset = code_.state;
-    code_.state += code_.copies * padded;
-    if (!code.starts.empty()) {
-      std::vector<float> starts;
-      for (float start : code.starts) starts.insert(starts.end(), static_cast<size_t>(n), start);
-      view.starts = rows(starts, n, padded);
-    }
+    code_.state += padded;
+    if (!code.levels.empty()) view.starts = rows(std::vector<float>(static_cast<size_t>(n), code.start), n, padded);
     if (code.kind == CodeKind::digits) {
       std::vector<float> thresholds = code.thresholds[l];
       constexpr float never = std::numeric_limits<float>::infinity();
@@ -586,7 +588,7 @@ void Plan::build_code(const NetworkSpec& spec) {
     code_.by_output = rows(spec.layers.back().weights, last.n_in, layers_[layers_.size() - 2].padded);
   }
   if (code.kind == CodeKind::digits && code_.lanes) code_.lanes = build_digit_steps(spec);
-  code_.whole_products = code.kind == CodeKind::rate && code_.lanes && products_are_whole(spec, code_.copies);
+  code_.whole_products = code.kind == CodeKind::rate && products_are_whole(spec, code_.copies);
   code_.fewest_lanes = fewest_lanes(code, kLaneVectors * kernels_.lanes, widest);
   code_.layers = code_layers_.data();
 }

@@ -45,7 +45,7 @@ inline void start_coded(const NetworkView& net, const Request& request, int64_t 
     const LayerView& layer = net.layers[l];
     float* state = s.state + code.layers[l].offset;
     if (code.layers[l].starts) {
-      __builtin_memcpy(state, code.layers[l].starts, static_cast<size_t>(code.copies * layer.padded) * sizeof(float));
+      __builtin_memcpy(state, code.layers[l].starts, static_cast<size_t>(layer.padded) * sizeof(float));
     } else if (digits) {
       __builtin_memcpy(state, l ? layer.bias : s.constant, static_cast<size_t>(layer.padded) * sizeof(float));
     }

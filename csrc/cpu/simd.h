@@ -71,6 +71,9 @@ SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a
 SNNFAST_INLINE Vec larger_magnitude(Vec a, Vec b) { return {_mm512_maskz_range_ps(0xFFFF, a.v, b.v, 0b1011)}; }
 SNNFAST_INLINE Vec smaller_magnitude(Vec a, Vec b) { return {_mm512_maskz_range_ps(0xFFFF, a.v, b.v, 0b1010)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, _mm512_maskz_cvttps_epi32(0xFFFF, a.v))}; }
+SNNFAST_INLINE Vec round_down(Vec a) {
+  return {_mm512_maskz_roundscale_ps(0xFFFF, a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+}
 SNNFAST_INLINE uint32_t bits(Mask m) { return m.m; }
 // The bits of vector v of a row.
 SNNFAST_INLINE void store_bits(void* row, int v, Mask m) { _store_mask16(static_cast<__mmask16*>(row) + v, m.m); }
@@ -136,6 +139,7 @@ SNNFAST_INLINE Vec sign_where(Mask m, Vec a) {
 }
 SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 SNNFAST_INLINE Vec whole(Vec a) { return {_mm256_cvtepi32_ps(_mm256_cvttps_epi32(a.v))}; }
+SNNFAST_INLINE Vec round_down(Vec a) { return {_mm256_floor_ps(a.v)}; }
 SNNFAST_INLINE uint32_t bits(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(m.m)); }
 SNNFAST_INLINE void store_bits(void* row, int v, Mask m) {
   static_cast<uint8_t*>(row)[v] = static_cast<uint8_t>(bits(m));
@@ -204,6 +208,7 @@ SNNFAST_INLINE Vec sign_where(Mask m, Vec a) {
 }
 SNNFAST_INLINE Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
 SNNFAST_INLINE Vec whole(Vec a) { return {__builtin_convertvector(__builtin_convertvector(a.v, Int4), Float4)}; }
+SNNFAST_INLINE Vec round_down(Vec a) { return whole(a) - keep_where(above(whole(a), a), broadcast(1.0f)); }
 SNNFAST_INLINE uint32_t bits(Mask m) {
 #if defined(__SSE2__)
   return static_cast<uint32_t>(_mm_movemask_ps((__m128)m.m));

@@ -21,7 +21,7 @@ struct Sample {
   int64_t row;      // in the batch
   int32_t lane;     // of the warp: the first neuron that this thread holds
   float* constant;  // (padded) current of the first layer
-  float* state;     // of all hidden layers: membranes of all copies; digits: drives
+  float* state;     // of all hidden layers: membranes (of the lowest copies); digits: drives
   float* sent;      // the same: net spike counts; digits: what was sent
   float* values;    // (widest) what the layer that fired last has sent: the whole warp reads it
   float* next;      // (widest) what the layer that fires now sends
@@ -146,31 +146,17 @@ __device__ __forceinline__ bool digits_are_certain(const Coded& a, const Sample&
   });
 }
 
-// One step of the copies of a neuron, all with the same current h. Their spikes added up, and how many there were.
-struct Fired {
-  float sum, spikes;
-};
-
+// One step of all copies of a neuron under the current h: what they send.
 template <bool Signed>
-__device__ __forceinline__ Fired copies_step(const Coded& a, const CodedLayer& layer, const Sample& s, int32_t j,
+__device__ __forceinline__ float step_copies(const Coded& a, const CodedLayer& layer, const Sample& s, int32_t j,
                                              float h) {
-  using Rule = NeuronRule<false, Reset::subtraction, false, false>;
-  const NeuronConstants<float> constants{0.0f, 1.0f, a.threshold};
-  Fired fired{0.0f, 0.0f};
-  for (int32_t k = 0; k < a.copies; ++k) {
-    float& mem = s.state[layer.state + k * layer.padded + j];
-    float spike;
-    if constexpr (Signed) {
-      spike = signed_step(mem, s.sent[layer.state + k * layer.padded + j], h, constants, 0.0f, 1.0f);
-      fired.spikes = fired.spikes + spike * spike;
-    } else {
-      float none = 0.0f;
-      spike = keep_where(Rule::step(mem, none, h, constants), 1.0f);
-      fired.spikes = fired.spikes + spike;
-    }
-    fired.sum = fired.sum + spike;
+  float &mem = s.state[layer.state + j], &net = s.sent[layer.state + j];
+  if (a.even_level > 0.0f) {
+    const EvenLevels<float> levels{static_cast<float>(a.copies), 1.0f / a.even_level, -a.even_level};
+    return even_copies_step<Signed>(mem, net, h, levels, 0.0f);
   }
-  return fired;
+  const auto level = [&](int i) { return a.levels[i]; };
+  return copies_step<Signed>(mem, net, h, a.copies, level, 0.0f, 1.0f);
 }
 
 template <bool Signed>
@@ -180,9 +166,9 @@ __device__ __forceinline__ void rate_step(const Coded& a, int64_t t, Sample& s) 
     const CodedLayer& layer = a.layers[l];
     for_neurons(layer, s, [&](int32_t j) {
       const float h = current_of(a, l, s, j);
-      const Fired fired = copies_step<Signed>(a, layer, s, j, h);
-      s.next[j] = fired.sum;
-      note(a, layer, s, t, j, fired.sum, fired.spikes, s.state[layer.state + j]);
+      const float sent = step_copies<Signed>(a, layer, s, j, h);
+      s.next[j] = sent;
+      note(a, layer, s, t, j, sent, magnitude(sent), s.state[layer.state + j]);
     });
     hand_over(s);
   }
@@ -240,9 +226,9 @@ __device__ __forceinline__ void staged_steps(const Coded& a, int32_t l, int64_t 
     const float h = s.current[j];
     float received = s.received[j];
     for (int64_t t = from; t < to; ++t) {
-      const Fired fired = copies_step<false>(a, layer, s, j, h);
-      received = received + fired.sum * static_cast<float>(a.ramp ? a.timesteps - t : 1);  // whole numbers: exact
-      note(a, layer, s, t, j, fired.sum, fired.sum, s.state[layer.state + j]);
+      const float sent = step_copies<false>(a, layer, s, j, h);
+      received = received + sent * static_cast<float>(a.ramp ? a.timesteps - t : 1);  // whole numbers: exact
+      note(a, layer, s, t, j, sent, sent, s.state[layer.state + j]);
     }
     s.received[j] = received;
   });
@@ -324,12 +310,8 @@ __device__ __forceinline__ void start(const Coded& a, int64_t row, Sample& s) {
   for (int32_t l = 0; l + 1 < a.n_layers; ++l) {
     const CodedLayer& layer = a.layers[l];
     for_neurons(layer, s, [&](int32_t j) {
-#pragma unroll 1  // as above
-      for (int32_t k = 0; k < a.copies; ++k) {
-        const int32_t at = layer.state + k * layer.padded + j;
-        s.state[at] = a.starts ? a.starts[k] : l ? layer.bias[j] : s.constant[j];
-        s.sent[at] = 0.0f;
-      }
+      s.state[layer.state + j] = a.levels ? a.start : l ? layer.bias[j] : s.constant[j];
+      s.sent[layer.state + j] = 0.0f;
       if (layer.counts && j < layer.n_out) layer.counts[s.row * layer.n_out + j] = 0.0f;
     });
   }

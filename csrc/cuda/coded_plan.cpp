@@ -36,7 +36,7 @@ void Plan::make_coded(const NetworkSpec& spec) {
                                             " layers on backend 'cuda' with a code, got " + std::to_string(n_layers));
   Coded& a = coded_launch_;
   a.n_layers = static_cast<int32_t>(n_layers);
-  a.copies = std::max<int32_t>(1, static_cast<int32_t>(code.starts.size()));
+  a.copies = std::max<int32_t>(1, static_cast<int32_t>(code.levels.size()));
   int64_t state = 0, widest = 0;
   for (int64_t l = 0; l < n_layers; ++l) {
     const LayerSpec& layer = spec.layers[static_cast<size_t>(l)];
@@ -74,12 +74,11 @@ void Plan::make_coded(const NetworkSpec& spec) {
     to.n_out = static_cast<int32_t>(n);
     to.padded = static_cast<int32_t>(padded);
     to.state = static_cast<int32_t>(state);
-    if (hidden) state += a.copies * padded;
+    if (hidden) state += padded;
     widest = std::max(widest, padded);
     layers_.push_back({layer.n_in, n, padded, 32, tables.weights, tables.bias, false, hidden, 0, 0});
   }
-  require(state <= std::numeric_limits<int32_t>::max(),
-          "neurons times copies must be fewer than 2**31 on backend 'cuda'");
+  require(state <= std::numeric_limits<int32_t>::max(), "neurons must be fewer than 2**31 on backend 'cuda'");
   a.state = static_cast<int32_t>(state);
   a.widest = static_cast<int32_t>(widest);
   a.floats = a.layers[0].padded + 2 * state + 4 * widest + 3 * a.layers[n_layers - 1].padded;
@@ -90,7 +89,8 @@ void Plan::make_coded(const NetworkSpec& spec) {
   a.leaves = code.exit != ExitKind::none;
   a.mean = spec.decoding == Decoding::mean_potential;
   a.final_potential = spec.decoding == Decoding::potential;
-  a.threshold = spec.neuron.threshold;
+  a.start = code.start;
+  a.even_level = even_level(code.levels);
   a.offset = code.offset;
   a.slack = code.slack;
   a.timesteps = spec.timesteps;
@@ -98,7 +98,7 @@ void Plan::make_coded(const NetworkSpec& spec) {
     const auto n = static_cast<int64_t>(v.size());
     return pack_rows(v, n, n, 0.0f);
   };
-  coded_lists_ = {list(code.starts),   list(code.step_weights),
+  coded_lists_ = {list(code.levels),   list(code.step_weights),
                   list(code.divisors), list(code.bounds),
                   list(code.left),     pack_rows(code.overtake, spec.n_out(), a.layers[n_layers - 1].padded, 0.0f),
                   list(code.largest)};
@@ -134,7 +134,7 @@ void Plan::run_coded(const Request& request, const float* packed, void* workspac
     layer.spikes = hidden && request.spikes ? request.spikes[l] : nullptr;
     layer.potentials = request.potentials ? request.potentials[l] : nullptr;
   }
-  a.starts = at(coded_lists_.starts);
+  a.levels = at(coded_lists_.levels);
   a.step_weights = at(coded_lists_.step_weights);
   a.divisors = at(coded_lists_.divisors);
   a.bounds = at(coded_lists_.bounds);

@@ -196,8 +196,8 @@ struct Coded {
   CodeKind kind;
   bool signed_spikes, ramp, radix, leaves;
   bool mean, final_potential;  // what is decoded: the mean, the last potential, or else a weighted sum
-  float threshold, offset, slack;
-  const float *starts, *step_weights, *divisors, *bounds, *left;  // see core/code.h; null if empty
+  float start, even_level, offset, slack;
+  const float *levels, *step_weights, *divisors, *bounds, *left;  // see core/code.h; null if empty
   const float* overtake;                                          // (n_out, padded), or null
   const float* largest;                                           // (features), or null
   int64_t timesteps, batch;

@@ -72,7 +72,7 @@ class Plan {
     int64_t weights, bias, values, thresholds, guards, drift, rounding;
   };
   struct CodedLists {
-    int64_t starts, step_weights, divisors, bounds, left, overtake, largest;
+    int64_t levels, step_weights, divisors, bounds, left, overtake, largest;
   };
 
   void pack(const LayerSpec& layer, bool constant, bool fires);

@@ -3,6 +3,7 @@
 // host it meets the host's sanitizers; compiled with CUDA it runs on a device, and meets compute-sanitizer there.
 // Usage: parity <first seed> <how many>. Prints how many networks and methods were met, for the caller to check that
 // nothing was left out.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -48,7 +49,13 @@ void make_coded(Random& random, NetworkSpec& net) {
     return some;
   };
   const bool counts = code.kind == CodeKind::rate || code.kind == CodeKind::staged;
-  if (counts) code.starts = numbers(choose<int64_t>(random, {1, 2, 3, 4, 9}), net.neuron.threshold);
+  if (counts) {
+    code.start = uniform(random) * net.neuron.threshold;
+    code.levels = numbers(choose<int64_t>(random, {1, 2, 3, 4, 9}), net.neuron.threshold);
+    std::sort(code.levels.begin(), code.levels.end());
+    const bool even = random() % 2;
+    for (size_t i = 0; even && i < code.levels.size(); ++i) code.levels[i] = 0.25f * static_cast<float>(i + 1);
+  }
   code.signed_spikes = code.kind == CodeKind::rate && random() % 2;
   code.ramp = code.kind == CodeKind::staged && random() % 2;
   if (!counts) net.neuron.threshold = 1.0f;

@@ -190,7 +190,11 @@ void make_coded(Random& random, const std::vector<int64_t>& sizes, NetworkSpec& 
     return some;
   };
   if (code.kind == CodeKind::rate || code.kind == CodeKind::staged) {
-    code.starts = numbers(random.pick<int64_t>({1, 2, 3, 4, 9}));
+    code.start = random.uniform();
+    code.levels = numbers(random.pick<int64_t>({1, 2, 3, 4, 9}));
+    std::sort(code.levels.begin(), code.levels.end());
+    const bool even = random.chance(50);
+    for (size_t i = 0; even && i < code.levels.size(); ++i) code.levels[i] = 0.25f * static_cast<float>(i + 1);
     code.signed_spikes = code.kind == CodeKind::rate && random.chance(50);
     code.ramp = code.kind == CodeKind::staged && random.chance(50);
   } else {

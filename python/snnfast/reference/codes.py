@@ -14,7 +14,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-from snnfast.reference.plain import encode, layer_current, step
+from snnfast.reference.plain import encode, layer_current
 from snnfast.reference.simulation import Simulation
 from snnfast.spec import DigitsCode, FloatArray, NetworkSpec, RadixCode, RateCode, StagedCode
 from snnfast.spec.certificate import MOST_ACTIVATION, Certificate, certificate
@@ -115,31 +115,46 @@ def clip(value: Tensor, low: float = 0.0, high: float = 1.0) -> Tensor:
     return torch.where(value < high, value, high)
 
 
-def copies_step(mem: Tensor, net: Tensor, h: Tensor, spec: NetworkSpec, signed: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """One step of all copies of a layer: (B, copies, N) membranes and net spike counts, (B, N) current.
+class Copies:
+    """The copies of the neurons of a layer, whose potentials stay threshold / copies apart: the lowest tells them all.
 
-    Returns the new membranes, the new net counts, and the spikes: 1, 0 or -1.
+    All of them receive the same current, and one that fires gives up a threshold, so falls as far below the lowest one
+    as neighbours lie apart. So ``i`` of them fire where the lowest one reaches the ``i``-th level, ``i`` threshold /
+    copies; and where it is below 0 by more than ``i - 1`` levels, ``i`` take a spike back if ``signed``, but no more
+    than all have sent on balance: those that fired last are the lowest.
+
+    Attributes:
+        mem: membrane potential of the lowest copy, (B, N).
+        net: positive less negative spikes of all copies so far, (B, N).
     """
-    threshold = torch.tensor(spec.neuron.threshold, dtype=torch.float32)
-    mem, _, spikes = step(mem, torch.zeros_like(mem), h.unsqueeze(1), spec.neuron, fires=True)
-    if signed:
-        back = (mem < 0) & (net > 0)  # where the neuron has just fired, its membrane is at least 0
-        mem = torch.where(back, mem + threshold, mem)
-        spikes = torch.where(back, spikes - 1.0, spikes)
-    return mem, net + spikes, spikes
 
+    def __init__(self, run: _Run, layer: int, copies: int, signed: bool) -> None:
+        self.levels = _tensor(run.spec.copies_levels(copies))
+        self.signed = signed
+        self.mem = run.zeros(layer) + torch.tensor(run.spec.copies_start(copies))
+        self.net = run.zeros(layer)
 
-def copies_start(run: _Run, layer: int, copies: int) -> Tensor:
-    """Membranes before the first step: copy j at (j + initial_potential) / copies of the threshold."""
-    start = _tensor(run.spec.copy_starts(copies))
-    return torch.zeros(run.batch, copies, run.weights[layer].shape[0]) + start.unsqueeze(1)
+    def step(self, h: Tensor) -> Tensor:
+        """One step under the current (B, N); how many copies fire, less how many take a spike back."""
+        raised = self.mem + h
+        fire = (raised.unsqueeze(-1) >= self.levels).sum(dim=-1)
+        if self.signed:
+            below = torch.cat([torch.zeros(1), -self.levels[:-1]])
+            back = (raised.unsqueeze(-1) < below).sum(dim=-1)
+            back = torch.minimum(back, self.net.to(back.dtype).clamp(max=len(self.levels)))
+        else:
+            back = torch.zeros_like(fire)
+        moves = torch.cat([torch.zeros(1), self.levels])
+        self.mem = raised - (moves[fire] - moves[back])  # one of them is 0
+        sent = (fire - back).float()
+        self.net = self.net + sent
+        return sent
 
 
 def simulate_rate(run: _Run, code: RateCode) -> None:
-    """Every layer at every step. One step of a hidden layer: :func:`copies_step`; the last one adds its currents up."""
+    """Every layer at every step. One step of a hidden layer: :class:`Copies`; the last one adds its currents up."""
     spec = run.spec
-    mem = [copies_start(run, i, code.copies) for i in range(run.hidden)]
-    net = [torch.zeros_like(m) for m in mem]
+    neurons = [Copies(run, i, code.copies, code.signed) for i in range(run.hidden)]
     total, weighted = run.zeros(run.hidden), run.zeros(run.hidden)
     leaves = spec.early_exit is not None
     step_weights = _tensor(spec.running_weights if leaves else spec.step_weights)
@@ -147,9 +162,8 @@ def simulate_rate(run: _Run, code: RateCode) -> None:
     for t in range(spec.timesteps):
         h = run.first_current
         for i in range(run.hidden):
-            mem[i], net[i], spikes = copies_step(mem[i], net[i], h, spec, code.signed)
-            sent = spikes.sum(dim=1)
-            run.note(i, sent, spikes.abs().sum(dim=1), mem[i][:, 0])
+            sent = neurons[i].step(h)
+            run.note(i, sent, sent.abs(), neurons[i].mem)
             h = run.current(i + 1, sent)
         total = total + h  # the last layer's membrane potential
         parabolic = spec.decoding == "parabolic_potential"
@@ -191,14 +205,13 @@ def simulate_turns(run: _Run, code: StagedCode | RadixCode) -> None:
         if isinstance(code, RadixCode):
             bits, potentials = radix_spikes(z, steps, float(spec.neuron.initial_membrane))
         else:
-            mem = copies_start(run, i, code.copies)
-            net = torch.zeros_like(mem)
+            neurons = Copies(run, i, code.copies, signed=False)
         for t in range(steps):
             if isinstance(code, RadixCode):
                 sent, potential, worth = bits[t], potentials[t], float(2 ** (steps - 1 - t))
             else:
-                mem, net, spikes = copies_step(mem, net, z, spec, signed=False)
-                sent, potential, worth = spikes.sum(dim=1), mem[:, 0], float(steps - t if code.ramp else 1)
+                sent, worth = neurons.step(z), float(steps - t if code.ramp else 1)
+                potential = neurons.mem
             run.note(i, sent, sent, potential)
             run.steps += run.running
             received = received + sent * worth

@@ -21,8 +21,8 @@ class Simulation:
             negative spikes of a neuron and its copies; T are the steps of the layer's own turn where layers take turns;
             zeros after a sample has stopped.
         potentials: per layer, the membrane potential after every step, (T, B, N), if recorded, else None. With a code:
-            of the first copy; of digits what a neuron has still to send; of a last layer behind layers that take turns
-            what it has received in the last turn. Zeros after a sample has stopped.
+            of the lowest of a neuron's copies; of digits what a neuron has still to send; of a last layer behind layers
+            that take turns what it has received in the last turn. Zeros after a sample has stopped.
         steps: steps that each sample ran, all layers' turns together, (B,), float32; None without ``early_exit``.
         certified: 1 where the decision was certified, else 0, (B,), float32; None without a certified exit.
         saturated: 1 where at the decision's last step a neuron's drive was above its range, or no number, else 0,

@@ -70,7 +70,7 @@ def code_arguments(spec: NetworkSpec) -> dict[str, Any] | None:
         "slack": 0.0,
     }
     if isinstance(code, (RateCode, StagedCode)):
-        arguments["starts"] = spec.copy_starts(code.copies)
+        arguments |= {"start": spec.copies_start(code.copies), "levels": spec.copies_levels(code.copies)}
     if isinstance(code, RateCode):
         if spec.decoding == "parabolic_potential":
             arguments["step_weights"] = spec.step_weights if leave is None else spec.running_weights

@@ -27,7 +27,8 @@ class RateCode:
     """All layers fire at every step; a number is a firing rate.
 
     Every hidden neuron may be several ``copies`` with the same input current and staggered starts, copy j at
-    ``(j + initial_potential) / copies`` of the threshold; each of their spikes is worth ``1 / copies``. With ``signed``
+    ``(j + initial_potential) / copies`` of the threshold; each of their spikes is worth ``1 / copies``. As a set their
+    potentials stay that far apart, so the lowest one is computed, in float32, and stands for them all. With ``signed``
     a neuron takes back a spike that came too early: at a membrane potential below 0 it sends a spike of -1, and the
     threshold is added, as long as it has sent more positive than negative spikes.
 

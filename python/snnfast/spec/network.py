@@ -266,10 +266,15 @@ class NetworkSpec:
         unit = np.float32(self._spike_unit)
         return [self.encoded_weights, *(w if unit == 1 else w / unit for w in self.weights[1:])]
 
-    def copy_starts(self, copies: int) -> FloatArray:
-        """Membrane potentials (copies,) of a hidden neuron's copies before the first step."""
-        start = (np.arange(copies) + self.neuron.initial_potential) / copies * float(np.float32(self.neuron.threshold))
-        return self.neuron.initial_membrane.reshape(1) if copies == 1 else start.astype(np.float32)
+    def copies_start(self, copies: int) -> np.float32:
+        """Membrane potential of the lowest of a hidden neuron's copies before the first step."""
+        start = self.neuron.initial_potential / copies * float(np.float32(self.neuron.threshold))
+        return self.neuron.initial_membrane if copies == 1 else np.float32(start)
+
+    def copies_levels(self, copies: int) -> FloatArray:
+        """Membrane potentials (copies,) of the lowest copy at which one copy fires, two fire, and so on."""
+        threshold = np.float32(self.neuron.threshold)
+        return (np.arange(1, copies + 1) / copies * float(threshold)).astype(np.float32)
 
     @property
     def step_weights(self) -> FloatArray:
