@@ -133,34 +133,56 @@ def test_copies_are_that_many_neurons(
 
 
 @every_implementation
-@given(seed=st.integers(0, 10_000), copies=st.sampled_from([2, 4, 8]), ramp=st.booleans())
+@given(
+    seed=st.integers(0, 10_000),
+    copies=st.sampled_from([1, 2, 4, 8]),
+    steps=st.sampled_from([1, 7, 16]),
+    ramp=st.booleans(),
+    size=st.sampled_from([6, 20]),
+)
 def test_staged_copies_are_that_many_neurons(
-    implementation: Implementation, seed: int, copies: int, ramp: bool
+    implementation: Implementation, seed: int, copies: int, steps: int, ramp: bool, size: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    # The threshold is 1, so shares are dyadic only of powers of two.
-    steps, n = 16 if not ramp else 7, 6
-    first = random_matrix(rng, n, 2, Fraction(1, 16))
+    # The threshold is 1, so shares are dyadic only of powers of two. The last weights undo what a spike is worth.
+    first = random_matrix(rng, size, 2, Fraction(1, 16))
+    worth = copies * (steps * (steps + 1) // 2 if ramp else steps)
+    last = [[Fraction(int(k) * worth) for k in rng.integers(-3, 4, size)]]
     spec = NetworkSpec(
-        (as_array(first), as_array([[1.0] * n])),
+        (as_array(first), as_array(last)),
         (None, None),
         NeuronSpec(initial_potential=0.5),
         steps,
         code=StagedCode(ramp, copies),
     )
-    x = [[Fraction(int(k), 4) for k in rng.integers(-6, 7, 2)]]
-    got = implementation.compile(spec).simulate(torch.tensor(as_array(x), dtype=torch.float32), 0, RECORD_ALL)
+    observations = [[Fraction(int(k), 4) for k in row] for row in rng.integers(-6, 7, (3, 2))]
+    rows = torch.tensor(as_array(observations), dtype=torch.float32)[torch.arange(40) % 3]
+    executable = implementation.compile(spec)
+    got = executable.simulate(rows, 0, RECORD_ALL)
+    counted = executable.simulate(rows, 0, ())  # without records other kernels run
+    plain = executable.run(rows, 0)
     assert got.spikes is not None
-    neurons = start(n, copies, Fraction(1), Fraction(1, 2), signed=False)
-    h = currents(first, [Fraction(0)] * n, x[0])
-    for t in range(steps):
-        assert got.spikes[0][t, 0].tolist() == neurons.step(h)
+    for row, x in enumerate(observations):
+        neurons = start(size, copies, Fraction(1), Fraction(1, 2), signed=False)
+        h = currents(first, [Fraction(0)] * size, x)
+        output, counts = Fraction(0), [0] * size
+        for t in range(steps):
+            sent = neurons.step(h)
+            assert got.spikes[0][t, row].tolist() == sent
+            counts = [a + b for a, b in zip(counts, sent, strict=True)]
+            weighed = [w / worth * s for w, s in zip(last[0], sent, strict=True)]
+            output += sum(weighed, Fraction(0)) * (steps - t if ramp else 1)
+        for sample in range(row, len(rows), 3):
+            assert got.output[sample].tolist() == counted.output[sample].tolist() == [float(output)]
+            assert plain[sample].tolist() == [float(output)]
+            assert got.spike_counts[0][sample].tolist() == counted.spike_counts[0][sample].tolist() == counts
 
 
 @pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("initial", [0.0, 0.5])
 @pytest.mark.parametrize("copies", [1, 3, 4, 256])
-@pytest.mark.parametrize("threshold", [1.0, 0.3, 1e-38, 3e38, 2.0**60, 2.0**-64])
-def test_copies_at_every_edge_of_the_number_range(threshold: float, copies: int, signed: bool) -> None:
+@pytest.mark.parametrize("threshold", [1.0, 0.3, 2.0, 16.0, 1e-38, 3e38, 2.0**-20, 2.0**-50, 2.0**-64, 2.0**60])
+def test_copies_at_every_edge_of_the_number_range(threshold: float, copies: int, initial: float, signed: bool) -> None:
     # Currents around the levels, denormal, huge, and sums that leave the range: infinities, and what is no number.
     level, inf = np.float32(threshold / copies), np.float32(np.inf)
     around = [level, np.nextafter(level, -inf), np.nextafter(level, inf), level / 2, level / 3, np.float32(threshold)]
@@ -169,10 +191,14 @@ def test_copies_at_every_edge_of_the_number_range(threshold: float, copies: int,
     rng = np.random.default_rng(copies)
     second = rng.choice(np.array([0, 1, -1, 1e-45, 3e38, -3e38], dtype=np.float32), (len(first) + 1, len(first)))
     second[:4] = np.where(second[:4] > 0, -3e38, np.where(second[:4] < 0, 3e38, second[:4]))
+    # What brings a potential to exactly 0 with a spike, and then just below: a spike to take back.
+    second[4:8] = 0
+    second[4:8, :3] = np.float32(copies) * level
+    bias = np.where(np.arange(len(second)) % 2, np.float32(-1e-45), np.float32(0))
     spec = NetworkSpec(
         weights=(first, second, rng.standard_normal((3, len(second))).astype(np.float32)),
-        biases=(None, None, None),
-        neuron=NeuronSpec(threshold=threshold, initial_potential=0.5),
+        biases=(None, bias, None),
+        neuron=NeuronSpec(threshold=threshold, initial_potential=initial),
         timesteps=40,
         code=RateCode(copies, signed),
     )
@@ -182,3 +208,24 @@ def test_copies_at_every_edge_of_the_number_range(threshold: float, copies: int,
         executable = implementation.compile(spec)
         assert_same(executable.simulate(observations, 0, RECORD_ALL), want, implementation.name)
         assert_same_bits(executable.run(observations, 0), want.output, implementation.name)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_spike_that_came_a_denormal_too_early_is_taken_back(copies: int) -> None:
+    # -1.4e-45 over a level of 2 would be 0: such levels are compared with, not divided by.
+    size = np.float32(2 * copies)
+    weights = tuple(np.full((1, 1), w, dtype=np.float32) for w in (1.0, size, 1.0))
+    spec = NetworkSpec(
+        weights,
+        (None, np.float32([-1.4e-45]), None),
+        NeuronSpec(threshold=float(size), initial_potential=0.0),
+        6,
+        code=RateCode(copies, signed=True),
+    )
+    ones = torch.ones(40, 1)
+    want = REFERENCE.compile(spec).simulate(ones, 0, RECORD_ALL)
+    assert want.spikes is not None
+    assert bool((want.spikes[1] < 0).any())
+    for implementation in COMPILED:
+        assert_same(implementation.compile(spec).simulate(ones, 0, RECORD_ALL), want, implementation.name)
+        assert_same_bits(implementation.compile(spec).run(ones, 0), want.output, implementation.name)

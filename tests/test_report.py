@@ -166,6 +166,7 @@ def test_the_page_of_a_conversion(preset: str, states: tuple[Replay, Replay], tm
         assert "whatever bits come, it cannot change" in words
     else:
         assert "100 for every decision" in words
+    assert ("the lowest of its 4 copies" in words) == (preset == "rate-copies")
     (errors,) = (table for table in page.tables if table[0][0] == "output")
     assert [line[0] for line in errors[1:]] == ["left", "right"]
     settings = dict(next(table for table in page.tables if table[0] == ["setting", "value"])[1:])  # type: ignore[arg-type]

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -41,11 +40,11 @@ struct CodeSpec {
   std::vector<float> largest;
 };
 
-// The first of these levels, if they are its multiples and it is a power of two of no extreme size: what is multiplied
-// or divided by it keeps its digits. Else 0.
+// The first of these levels, if they are its multiples and it is a power of two from 2^-60 to 1: what is multiplied by
+// it keeps its digits, and what is divided by it too, and does not vanish. Else 0.
 inline float even_level(const std::vector<float>& levels) {
   int exponent = 0;
-  if (levels.empty() || std::frexp(levels[0], &exponent) != 0.5f || std::abs(exponent) > 60) return 0.0f;
+  if (levels.empty() || std::frexp(levels[0], &exponent) != 0.5f || exponent < -59 || exponent > 1) return 0.0f;
   for (size_t i = 0; i < levels.size(); ++i) {
     if (levels[i] != static_cast<float>(i + 1) * levels[0]) return 0.0f;
   }

@@ -137,7 +137,7 @@ SNNFAST_HOST_DEVICE V copies_step(V& mem, V& net, V h, int copies, Level level, 
   return sent;
 }
 
-// Levels that are multiples of their first one, and that a power of two.
+// Levels that are multiples of their first one, and that a power of two, at most 1.
 template <class V>
 struct EvenLevels {
   V copies, inverse, minus;  // inverse and minus: of the first one

@@ -14,7 +14,7 @@ namespace {
 template <int N, bool Ramp, bool Counted>
 SNNFAST_INLINE void staged_lanes(const NetworkView& net, float start, float* rows, float* counts) {
   using Rule = NeuronRule<false, Reset::subtraction, false, false>;
-  const NeuronConstants<Vec> constants = vector_constants(net);
+  const NeuronConstants<Vec> constants{broadcast(0.0f), broadcast(1.0f), broadcast(net.code->levels[0])};
   for (int v = 0; v < kLaneVectors; ++v) {
     float* const row = rows + v * Vec::lanes;
     Vec h[N], mem[N];

@@ -494,17 +494,18 @@ int64_t lanes_widest(const CodeSpec& code) {
   }
 }
 
-// Whether no weight times what up to so many copies can send in a step is rounded. Twice a product that is not, is not
-// either, unless it leaves the range.
+// Whether no weight times what up to so many copies can send in a step is rounded: an odd whole number, what is left of
+// a weight without its powers of two, times the largest odd count must fit into the 24 bits of a float.
 bool products_are_whole(const NetworkSpec& spec, int64_t copies) {
   const float most = std::numeric_limits<float>::max() / static_cast<float>(copies);
+  const int64_t largest = copies - (copies + 1) % 2;
   for (size_t l = 1; l < spec.layers.size(); ++l) {
     for (float weight : spec.layers[l].weights) {
       if (!(std::abs(weight) <= most)) return false;
-      for (int64_t sent = 3; sent <= copies; sent += 2) {
-        const double product = static_cast<double>(weight) * static_cast<double>(sent);
-        if (static_cast<double>(static_cast<float>(product)) != product) return false;
-      }
+      int exponent = 0;
+      auto digits = static_cast<int64_t>(std::ldexp(std::frexp(std::abs(weight), &exponent), 24));
+      while (digits && digits % 2 == 0) digits /= 2;
+      if (digits * largest >= int64_t{1} << 24) return false;
     }
   }
   return true;

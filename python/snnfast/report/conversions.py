@@ -253,13 +253,21 @@ def _one_decision(
         )
     if len(network.sizes) > 2:
         digits = isinstance(network.spec.code, DigitsCode)
+        copies = getattr(network.spec.code, "copies", 1)
         label = "still to send / range" if digits else "membrane potential / thresholds"
-        page.text(
-            "What a neuron has still to send, as a share of its range: it begins with everything, and every digit "
-            "takes the largest part of what is left."
-            if digits
-            else "The membrane potentials of the hidden neurons: charging, firing at 1, and keeping what is left."
-        )
+        if digits:
+            words = (
+                "What a neuron has still to send, as a share of its range: it begins with everything, and every digit "
+                "takes the largest part of what is left."
+            )
+        elif copies > 1:
+            words = (
+                f"The membrane potentials of the hidden neurons, of each the lowest of its {copies} copies: charging, "
+                f"and falling by 1/{copies} for every copy that fires. The others' lie 1/{copies} above one another."
+            )
+        else:
+            words = "The membrane potentials of the hidden neurons: charging, firing at 1, and keeping what is left."
+        page.text(words)
         page.picture(
             "potentials.png",
             "What the hidden neurons have still to send, over time"
