@@ -294,6 +294,18 @@ def test_fewer_spikes_of_copies_are_paler(tmp_path: Path, figures: list[Any]) ->
     assert f"{int(done.spikes[0][:, 0].sum()):,} spikes" in axes.get_title(loc="right")
 
 
+@pytest.mark.parametrize("unit", [0.25, 3])
+def test_a_map_of_potentials_has_the_unit_that_it_is_given(tmp_path: Path, figures: list[Any], unit: float) -> None:  # noqa: F811
+    done = simulate(network(RateCode(copies=4), steps=30))
+    plots.potential_map(done, tmp_path / "p.png", unit=unit)
+    for axes, potentials in zip(figures[0].axes, done.potentials[:-1], strict=False):
+        (image,) = axes.get_images()
+        np.testing.assert_allclose(image.get_array(), potentials[:, 0].numpy().T / unit, rtol=1e-6)
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="unit must be"):
+            plots.potential_map(done, tmp_path / "p.png", unit=wrong)
+
+
 def test_potential_map(tmp_path: Path, figures: list[Any]) -> None:  # noqa: F811
     done = simulate(network(None, steps=30))
     plots.potential_map(done, tmp_path / "p.png", sample=2)

@@ -160,12 +160,13 @@ def potential_map(
     turns: bool = False,
     title: str | None = None,
     label: str = "membrane potential / thresholds",
+    unit: float = 1.0,
 ) -> None:
     """Draw the membrane potential of every hidden neuron over the steps of one decision, as a map of colours.
 
-    Colours end at one unit; at two where a twentieth of the positive potentials is above one; at less where all of them
-    are that small. What is further below 0 is grey: a neuron that is driven away from its threshold all the time would
-    else leave all others one colour.
+    Colours end at one ``unit``; at two where a twentieth of the positive potentials is above one; at less where all of
+    them are that small. What is further below 0 is grey: a neuron that is driven away from its threshold all the time
+    would else leave all others one colour.
 
     Args:
         simulation: of ``network.simulate(observations, record=("spikes", "potentials"))``.
@@ -174,15 +175,20 @@ def potential_map(
         turns: whether hidden layers take turns.
         title: headline of the picture.
         label: what the colours are, with their unit.
+        unit: the potential at which a neuron fires, above 0, which the numbers shown are multiples of. Copies fire at
+            the threshold over their number.
 
     Raises:
-        ValueError: if spikes or potentials were not recorded, there is no such sample, or no hidden layer.
+        ValueError: if spikes or potentials were not recorded, there is no such sample, no hidden layer, or ``unit`` is
+            not above 0.
         ImportError: if matplotlib is not installed.
         OSError: if the file cannot be written.
     """
     layers, voltages = _records(simulation, sample)
     starts, ends = _times(simulation, sample, len(layers), len(voltages[-1]), turns)
-    hidden = [v[: end - start, :_MOST_ROWS] for v, start, end in zip(voltages[:-1], starts, ends, strict=False)]
+    if not 0 < unit < np.inf:
+        raise ValueError(f"unit must be above 0, got {unit!r}")
+    hidden = [v[: end - start, :_MOST_ROWS] / unit for v, start, end in zip(voltages[:-1], starts, ends, strict=False)]
     if not hidden:
         raise ValueError("simulation must be of a network with a hidden layer, got one without")
     every = np.concatenate([h.ravel() for h in hidden])

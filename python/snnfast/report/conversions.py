@@ -254,16 +254,19 @@ def _one_decision(
     if len(network.sizes) > 2:
         digits = isinstance(network.spec.code, DigitsCode)
         copies = getattr(network.spec.code, "copies", 1)
-        label = "still to send / range" if digits else "membrane potential / thresholds"
+        label, unit = "membrane potential / thresholds", network.neuron.threshold
         if digits:
+            label = "still to send / range"
             words = (
                 "What a neuron has still to send, as a share of its range: it begins with everything, and every digit "
                 "takes the largest part of what is left."
             )
         elif copies > 1:
+            label, unit = f"potential of the lowest copy / (threshold / {copies})", unit / copies
             words = (
                 f"The membrane potentials of the hidden neurons, of each the lowest of its {copies} copies: charging, "
-                f"and falling by 1/{copies} for every copy that fires. The others' lie 1/{copies} above one another."
+                f"and falling by 1/{copies} of the threshold for every copy that fires. The others' lie as far above "
+                "one another."
             )
         else:
             words = "The membrane potentials of the hidden neurons: charging, firing at 1, and keeping what is left."
@@ -273,7 +276,7 @@ def _one_decision(
             "What the hidden neurons have still to send, over time"
             if digits
             else "Membrane potentials of the hidden neurons over time",
-            lambda path: plots.potential_map(done, path, turns=turns, label=label),
+            lambda path: plots.potential_map(done, path, turns=turns, label=label, unit=unit),
         )
 
 
