@@ -19,6 +19,13 @@
 #define SNNFAST_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
+// Of loops that are rare: nvcc would repeat what is in them.
+#if defined(__CUDACC__)
+#define SNNFAST_ROLLED _Pragma("unroll 1")
+#else
+#define SNNFAST_ROLLED
+#endif
+
 namespace snnfast {
 namespace {  // internal linkage: this header is compiled once per instruction set
 
@@ -116,6 +123,7 @@ template <bool Signed, class V, class Level>
 SNNFAST_HOST_DEVICE V copies_step(V& mem, V& net, V h, int copies, Level level, V zero, V one) {
   const V raised = mem + h;
   V sent = zero, moved = zero;
+  SNNFAST_ROLLED
   for (int i = 0; i < copies; ++i) {
     const auto reached = at_least(raised, level(i));
     sent = sent + keep_where(reached, one);
@@ -123,6 +131,7 @@ SNNFAST_HOST_DEVICE V copies_step(V& mem, V& net, V h, int copies, Level level, 
   }
   if constexpr (Signed) {
     V taken = zero, added = zero, below = zero;
+    SNNFAST_ROLLED
     for (int i = 0; i < copies; ++i) {
       const auto takes = both(above(below, raised), above(net, taken));  // those before took one back as well, or none
       taken = taken + keep_where(takes, one);

@@ -152,7 +152,7 @@ __device__ __forceinline__ float step_copies(const Coded& a, const CodedLayer& l
                                              float h) {
   float &mem = s.state[layer.state + j], &net = s.sent[layer.state + j];
   if (a.even_level > 0.0f) {
-    const EvenLevels<float> levels{static_cast<float>(a.copies), 1.0f / a.even_level, -a.even_level};
+    const EvenLevels<float> levels{static_cast<float>(a.copies), a.even_inverse, -a.even_level};
     return even_copies_step<Signed>(mem, net, h, levels, 0.0f);
   }
   const auto level = [&](int i) { return a.levels[i]; };
@@ -309,11 +309,12 @@ __device__ __forceinline__ void start(const Coded& a, int64_t row, Sample& s) {
   }
   for (int32_t l = 0; l + 1 < a.n_layers; ++l) {
     const CodedLayer& layer = a.layers[l];
-    for_neurons(layer, s, [&](int32_t j) {
+#pragma unroll 1  // as above
+    for (int32_t j = s.lane; j < layer.padded; j += kWarp) {
       s.state[layer.state + j] = a.levels ? a.start : l ? layer.bias[j] : s.constant[j];
       s.sent[layer.state + j] = 0.0f;
       if (layer.counts && j < layer.n_out) layer.counts[s.row * layer.n_out + j] = 0.0f;
-    });
+    }
   }
   for_neurons(last, s, [&](int32_t j) {
     s.output[j] = s.weighted[j] = 0.0f;

@@ -91,6 +91,7 @@ void Plan::make_coded(const NetworkSpec& spec) {
   a.final_potential = spec.decoding == Decoding::potential;
   a.start = code.start;
   a.even_level = even_level(code.levels);
+  a.even_inverse = a.even_level > 0.0f ? 1.0f / a.even_level : 0.0f;
   a.offset = code.offset;
   a.slack = code.slack;
   a.timesteps = spec.timesteps;

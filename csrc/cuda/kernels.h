@@ -196,7 +196,7 @@ struct Coded {
   CodeKind kind;
   bool signed_spikes, ramp, radix, leaves;
   bool mean, final_potential;  // what is decoded: the mean, the last potential, or else a weighted sum
-  float start, even_level, offset, slack;
+  float start, even_level, even_inverse, offset, slack;           // even_level: see core/code.h; and its inverse
   const float *levels, *step_weights, *divisors, *bounds, *left;  // see core/code.h; null if empty
   const float* overtake;                                          // (n_out, padded), or null
   const float* largest;                                           // (features), or null

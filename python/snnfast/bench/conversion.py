@@ -62,6 +62,7 @@ RECIPES = (
     Recipe(name="rate", settings={"preset": "rate"}, mean=0.994, least=0.98),
     Recipe(name="rate-copies, T=32", settings={"preset": "rate-copies", "timesteps": 32}, mean=0.995, least=0.987),
     Recipe(name="rate-copies", settings={"preset": "rate-copies"}, mean=0.9993, least=0.998),
+    Recipe(name="rate-copies, signed", settings={"preset": "rate-copies", "signed": True}, mean=0.9993, least=0.998),
     Recipe(name="rate-early-exit", settings={"preset": "rate-early-exit"}, mean=0.9994, least=0.9985, steps=6),
     Recipe(name="staged", settings={"preset": "staged"}),
     Recipe(name="radix", settings={"preset": "radix"}),
