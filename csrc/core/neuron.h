@@ -19,8 +19,8 @@
 #define SNNFAST_HOST_DEVICE inline __attribute__((always_inline))
 #endif
 
-// Of loops that are rare: nvcc would repeat what is in them.
-#if defined(__CUDACC__)
+// Of loops that are rare: nvcc would repeat what is in them. (Its host compiler does not know the pragma.)
+#if defined(__CUDA_ARCH__)
 #define SNNFAST_ROLLED _Pragma("unroll 1")
 #else
 #define SNNFAST_ROLLED
