@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 import torch
 
 import snnfast as sf
-from snnfast.conversion.convert import EXIT_PERCENTILES
 from snnfast.conversion.early_exit import learn_bounds, margins, running_outputs
 from snnfast.conversion.presets import ABOUT, PRESETS, describe_presets
 
@@ -179,39 +176,6 @@ def test_a_certified_digits_exit_is_the_policys_decision(
         assert certain.float().mean() > 0.5
         assert not (certain & (found.output.argmax(dim=1) != decisions(policy, fresh))).any()
         assert percentile > 99 or (found.saturated > 0).any()
-
-
-def test_a_calibrated_exit_takes_the_percentile_that_stops_earliest(
-    policy: torch.nn.Sequential, replay: sf.Replay, fresh: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def mean_steps(network: sf.SpikingNetwork) -> float:
-        steps = network.simulate(replay.observations[:5000]).steps
-        assert steps is not None
-        return float(steps.double().mean())
-
-    short: dict[str, Any] = {"preset": "rate-early-exit", "timesteps": 48}
-    tried = {p: sf.convert(policy, replay, percentile=p, **short) for p in EXIT_PERCENTILES}
-    assert {network.conversion["settings"]["percentile"] for network in tried.values()} == set(EXIT_PERCENTILES)
-    found = sf.convert(policy, replay, **short)
-    few = found.conversion["settings"]["percentile"]
-    assert tried[few].conversion == found.conversion
-    assert torch.equal(tried[few](fresh), found(fresh))
-    # Of a large replay, on its beginning; the network is made of all of it all the same.
-    monkeypatch.setattr(importlib.import_module("snnfast.conversion.convert"), "_COMPARED", 5000)
-    with pytest.warns(UserWarning, match="learns its bounds from 5000 states") as told:
-        large = sf.convert(policy, replay, **short)
-    assert len(told) == 1, "what is tried says once that there are few states"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        beginning = {p: sf.convert(policy, replay.observations[:5000], percentile=p, **short) for p in EXIT_PERCENTILES}
-    least = min(EXIT_PERCENTILES, key=lambda p: mean_steps(beginning[p]))
-    assert large.conversion == tried[least].conversion
-    for missing in ({"early_exit": "calibrated"}, short):
-        with pytest.raises(ValueError, match="replay"):
-            sf.convert(policy, None, **missing)
-    without = sf.convert(policy, replay, early_exit="none", **short)
-    assert without.spec.early_exit is None
-    assert without.conversion["settings"]["percentile"] == PRESETS["rate-early-exit"].percentile
 
 
 def test_few_states_warn_that_bounds_are_too_small(policy: torch.nn.Sequential, replay: sf.Replay) -> None:

@@ -263,10 +263,7 @@ class _Search:
             for preset, option, values in FAMILIES[self.budget]:
                 if PRESETS[preset].early_exit == "calibrated" and len(self.made_from) < ENOUGH_STATES:
                     continue  # bounds from so few states do not hold
-                own = PRESETS[
-                    preset
-                ].percentile  # given, because looking for the quickest would take four times as long
-                ranges = {"percentile": own} if percentile is None else {"percentile": percentile, "headroom": headroom}
+                ranges = {} if percentile is None else {"percentile": percentile, "headroom": headroom}
                 self._family({"preset": preset, **ranges}, option, values)
             if self.best is not None:
                 return

@@ -6,8 +6,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -107,9 +106,7 @@ def convert(
             (:class:`snnfast.RadixCode`, spikes that halve) or "digits" (:class:`snnfast.DigitsCode`, signed digits of
             falling worth, all layers at once). All but "rate" need "neuron" scaling.
         scaling: where activation scales come from: "model", "data", "robust" or "neuron".
-        percentile: of "robust" and "neuron" scaling, in percent, 0 < percentile <= 100. Where it is not given, "rate"
-            with a calibrated exit takes that of 99.99, 99.95, 99.9 and 99.85 with which decisions on the replay stop
-            earliest: narrow ranges make steps fine, but what exceeds them is wrong and holds bounds up.
+        percentile: of "robust" and "neuron" scaling, in percent, 0 < percentile <= 100.
         shift: with "neuron" scaling, begin each neuron's range at its lower percentile instead of at 0.
         headroom: with "neuron" scaling, how many times as wide as on the replay every neuron's range is: 1.5 to 2
             where the spiking network may meet states beyond the replay's.
@@ -191,11 +188,6 @@ def convert(
         fixed: dict[str, Any] = dict(split_inputs=split_inputs, weight_grid=weight_grid, backend=backend, exact=exact)
         return choose(convert, policy, replay, target_similarity, "steps" if budget is None else budget, **fixed)
     name, settings = resolve(preset, **given)
-    if percentile is None and _has_a_quickest_range(settings):
-        anew: Callable[..., SpikingNetwork] = convert
-        others = dict(seed=seed, split_inputs=split_inputs, weight_grid=weight_grid, backend=backend, exact=exact)
-        again = functools.partial(anew, policy, preset=preset, **{**given, **others})
-        return _quickest(again, replay, read_network(policy)[0].weight.shape[1])
     bits = check_bits(weight_grid)
     neuron = NeuronSpec(order=settings.order, initial_potential=settings.initial_potential)
     decoding = _DECODING[settings.readout]
@@ -295,53 +287,6 @@ def convert(
             "version": __version__,
         },
     )
-
-
-#: Percentiles of which a calibrated exit takes the quickest. Each was that of two to four of ten CartPole policies.
-#: With 99.99 for all they took 6.31 steps on average, with 99.85 for all 19.8, with their own 5.95, as much alike.
-EXIT_PERCENTILES = (99.99, 99.95, 99.9, 99.85)
-#: Replay states that they are compared on, at most.
-_COMPARED = 20_000
-
-
-def _has_a_quickest_range(settings: Preset) -> bool:
-    """Whether ranges can be told apart by when decisions stop: trained on ("qcfs") they would take too long."""
-    return (
-        settings.early_exit == "calibrated"
-        and settings.method == "rate"
-        and settings.scaling == "neuron"
-        and settings.calibrate != "qcfs"
-    )
-
-
-def _quickest(
-    again: Callable[..., SpikingNetwork], replay: ReplayLike | npt.ArrayLike | Tensor | None, n_in: int
-) -> SpikingNetwork:
-    """The network with the percentile with which decisions on the replay stop earliest.
-
-    ``again(replay, percentile=...)`` converts with one.
-    """
-    if replay is None:
-        return again(replay, percentile=EXIT_PERCENTILES[0])  # which says what is missing
-    states = _observations(replay, n_in)
-    whole = len(states) <= _COMPARED
-    states = states[:_COMPARED]
-    steps, networks = [], []
-    for percentile in EXIT_PERCENTILES:
-        with warnings.catch_warnings():
-            if percentile != EXIT_PERCENTILES[0]:  # else that of too few states is heard four times
-                warnings.simplefilter("ignore", UserWarning)
-            network = again(replay if whole else states, percentile=percentile)
-        steps.append(_mean_steps(network, states))
-        networks.append(network)
-    best = int(np.argmin(steps))
-    return networks[best] if whole else again(replay, percentile=EXIT_PERCENTILES[best])
-
-
-def _mean_steps(network: SpikingNetwork, states: FloatArray) -> float:
-    steps = network.simulate(states).steps
-    assert steps is not None
-    return float(steps.double().mean())
 
 
 def check_free(given: Mapping[str, Any], target_similarity: float | None) -> None:
