@@ -24,7 +24,7 @@ from test_codes_parity import COMPILED, RECORD_ALL, REFERENCE, assert_same, asse
 Matrix = list[list[Fraction]]
 
 every_implementation = pytest.mark.parametrize("implementation", implementations(), ids=lambda i: i.name)
-# A copy's share of the threshold. Powers of two make levels that kernels divide by; others are compared with in turn.
+# A copy's share of the threshold. Powers of two up to 1 make levels that kernels divide by; others are compared with.
 SHARES = (Fraction(1), Fraction(1, 4), Fraction(2), Fraction(3, 4), Fraction(5, 2))
 
 
