@@ -68,7 +68,7 @@ $(VENV)/.installed: $(BIN)/python $(BUILD_FILES)
 
 $(VENV)/.installed-test: $(BIN)/python $(BUILD_FILES)
 	@echo "Installing snnfast and what its tests need into $(VENV) (a few minutes the first time) ..."
-	$(INSTALL) ".[test]" -C cmake.define.SNNFAST_WERROR=ON
+	$(INSTALL) ".[test]" --config-settings cmake.define.SNNFAST_WERROR=ON
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: $(BIN)/python $(BUILD_FILES)

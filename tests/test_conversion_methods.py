@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import snnfast as sf
+from snnfast.conversion.convert import EXIT_PERCENTILES
 from snnfast.conversion.early_exit import learn_bounds, margins, running_outputs
 from snnfast.conversion.presets import ABOUT, PRESETS, describe_presets
 
@@ -176,6 +178,63 @@ def test_a_certified_digits_exit_is_the_policys_decision(
         assert certain.float().mean() > 0.5
         assert not (certain & (found.output.argmax(dim=1) != decisions(policy, fresh))).any()
         assert percentile > 99 or (found.saturated > 0).any()
+
+
+def test_a_calibrated_exit_takes_the_percentile_that_stops_earliest(
+    policy: torch.nn.Sequential, replay: sf.Replay, fresh: torch.Tensor
+) -> None:
+    def mean_steps(network: sf.SpikingNetwork, states: Any) -> float:
+        steps = network.simulate(states).steps
+        assert steps is not None
+        return float(steps.double().mean())
+
+    short: dict[str, Any] = {"preset": "rate-early-exit", "timesteps": 48}
+    tried = {p: sf.convert(policy, replay, percentile=p, **short) for p in EXIT_PERCENTILES}
+    steps = {p: mean_steps(network, replay.observations) for p, network in tried.items()}
+    assert len(set(steps.values())) == len(EXIT_PERCENTILES), "else the test would tell nothing"
+    best = min(EXIT_PERCENTILES, key=steps.__getitem__)
+    found = sf.convert(policy, replay, **short)
+    assert found.conversion == tried[best].conversion
+    assert found.conversion["settings"]["percentile"] == best
+    assert torch.equal(found(fresh), tried[best](fresh))
+    with pytest.warns(UserWarning, match="learns its bounds from 5000 states") as told:
+        sf.convert(policy, replay.observations[:5000], **short)
+    assert len(told) == 1, "not once for every percentile"
+    for missing in ({"early_exit": "calibrated"}, short):
+        with pytest.raises(ValueError, match="replay"):
+            sf.convert(policy, None, **missing)
+    without = sf.convert(policy, replay, early_exit="none", **short)
+    assert without.spec.early_exit is None
+    assert without.conversion["settings"]["percentile"] == PRESETS["rate-early-exit"].percentile
+
+
+def test_the_percentile_is_the_best_one_wherever_in_the_replay_states_are(
+    policy: torch.nn.Sequential, replay: sf.Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module("snnfast.conversion.convert")
+    asked: list[int] = []
+    simulate = sf.SpikingNetwork.simulate
+
+    def counting(network: sf.SpikingNetwork, observations: Any, **options: Any) -> Any:
+        if network.spec.early_exit is not None:
+            asked.append(len(observations))
+            assert np.array_equal(observations, replay.observations[::4])
+        return simulate(network, observations, **options)
+
+    monkeypatch.setattr(module, "_COMPARED", len(replay.observations) // 4)
+    monkeypatch.setattr(sf.SpikingNetwork, "simulate", counting)
+    found = sf.convert(policy, replay, preset="rate-early-exit", timesteps=32)
+    assert len(asked) == len(EXIT_PERCENTILES)
+    assert found.conversion["early_exit"]["states"] == len(replay.observations), "bounds are those of all states"
+
+
+@pytest.mark.parametrize("n_out", [2, 3])
+def test_margins_are_the_best_outputs_lead(n_out: int) -> None:
+    outputs = np.random.default_rng(n_out).normal(size=(7, 50, n_out)).astype(np.float32)
+    outputs[0, 0] = 1.0
+    best = np.sort(outputs, axis=-1)
+    assert np.array_equal(margins(outputs), best[..., -1] - best[..., -2])
+    assert margins(outputs)[0, 0] == 0.0
 
 
 def test_few_states_warn_that_bounds_are_too_small(policy: torch.nn.Sequential, replay: sf.Replay) -> None:

@@ -59,7 +59,8 @@ PRESETS: dict[str, Preset] = {
     # The parabola is a little better than the mean.
     "rate-copies": Preset(shift=True, timesteps=100, readout="parabolic", copies=4),
     # Many steps cost little where few decisions need them. What exceeds its range is wrong by a margin that does not
-    # fall with the steps, and would hold every bound up: hence nearly the largest activation of the replay.
+    # fall with the steps, and would hold every bound up: hence nearly the largest activation of the replay. How near is
+    # tried out where no percentile is given: EXIT_PERCENTILES in convert.py.
     "rate-early-exit": Preset(
         shift=True,
         percentile=99.99,
@@ -125,7 +126,7 @@ ABOUT: dict[str, About] = {
         "no quantised network; about 400 levels",
     ),
     "rate-early-exit": About(
-        "as rate-copies; stops once it is further ahead than any wrong decision of the replay was",
+        "as rate-copies, ranges as stop earliest; stops when further ahead than any wrong decision of the replay",
         f"{_IF}, four times as many, and a comparison of outputs",
         "no quantised network; as many levels as the decision needs",
     ),
