@@ -259,7 +259,6 @@ def test_a_read_only_folder(tmp_path):
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
 def test_a_folder_that_the_system_refuses_to_write_in(tmp_path, monkeypatch, number):
     """For root as well, whom mode bits do not stop."""
-    real_open, real_mkdir = os.open, os.mkdir
     refused = str(tmp_path / "runs")
     os.mkdir(refused)
 
@@ -271,8 +270,8 @@ def test_a_folder_that_the_system_refuses_to_write_in(tmp_path, monkeypatch, num
 
         return call
 
-    monkeypatch.setattr(os, "open", guarded(real_open))
-    monkeypatch.setattr(os, "mkdir", guarded(real_mkdir))
+    monkeypatch.setattr(os, "open", guarded(os.open))
+    monkeypatch.setattr(pathlib.Path, "mkdir", guarded(pathlib.Path.mkdir))  # 3.10 does not look os.mkdir up
     with pytest.raises(OSError, match="cannot write to this folder") as caught:
         check_writable(tmp_path / "runs")
     assert (caught.value.errno, caught.value.filename) == (number, refused)
