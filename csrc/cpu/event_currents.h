@@ -218,14 +218,22 @@ SNNFAST_INLINE void group_currents(const float* rows, const float* bias, const u
 #pragma GCC unroll 4
     for (int v = 0; v < V; ++v) h[i][v] = first ? broadcast_as<W>(0.0f) : load_as<W>(to[i] + v * L);
   }
-  for (int64_t k = 0; k < length; ++k) {
-    const IdsBeside<N> beside(ids + k * N);
+  const auto add = [&](IdsBeside<N> at) SNNFAST_ALWAYS {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      const float* row = rows + beside[i] * V;
+      const float* row = rows + at[i] * V;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) h[i][v] = h[i][v] + load_as<W>(row + v * L);
     }
+  };
+  // Ids are loaded two places ahead, past the list's end at last: AMD's Zen 5 loads rows sooner then.
+  IdsBeside<N> even(ids), odd(ids + N);
+  for (int64_t k = 0; k < length; ++k) {
+    add(even);
+    even = IdsBeside<N>(ids + (k + 2) * N);
+    if (++k == length) break;
+    add(odd);
+    odd = IdsBeside<N>(ids + (k + 2) * N);
   }
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) {
