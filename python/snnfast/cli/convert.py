@@ -124,7 +124,12 @@ def add(subparsers: Subparsers) -> None:
     which.add_argument("--budget", choices=get_args(Budget), help="what is to be cheap then (default: steps)")
     ranges = parser.add_argument_group("ranges of activations")
     ranges.add_argument("--scaling", choices=get_args(ScalingMethod), help="where activation scales come from")
-    ranges.add_argument("--percentile", type=float, metavar="P", help="of robust and neuron scaling, in percent")
+    ranges.add_argument(
+        "--percentile",
+        type=float,
+        metavar="P",
+        help="of robust and neuron scaling, in percent (default: the preset's; rate with a calibrated exit tries some)",
+    )
     _switch(ranges, "--shift", "begin each neuron's range at its lower percentile (neuron scaling)")
     ranges.add_argument(
         "--headroom",
