@@ -152,8 +152,8 @@ ABOUT: dict[str, About] = {
         f"{_DIGITS}; what is certified is {_CERTIFIED}'s decision",
     ),
     "digits-calibrated": About(
-        f"as digits; stops once it is {PRESETS['digits-calibrated'].exit_factor:g} times as far ahead as any wrong decision "
-        "of the replay was",
+        f"as digits; stops once it is {PRESETS['digits-calibrated'].exit_factor:g} times as far ahead as any wrong "
+        "decision of the replay was",
         f"{_SIGNED}, and a comparison of outputs",
         f"{_DIGITS}, as many digits as the decision needs",
     ),
