@@ -116,6 +116,15 @@ bool turns_bits() {
 #endif
 }
 
+bool slow_broadcasts() {
+#if defined(SNNFAST_X86)
+  __builtin_cpu_init();
+  return __builtin_cpu_is("amdfam19h");
+#else
+  return false;
+#endif
+}
+
 void cap_isa(const std::string& name) { g_default.store(&kernels_for(name)); }
 
 }  // namespace snnfast

@@ -24,6 +24,9 @@ bool packs_bytes();
 // Whether it turns matrices of bits quickly (AVX-512 VBMI and GFNI).
 bool turns_bits();
 
+// Whether it needs an operation to spread a number in memory over 16 lanes, beside the load (AMD's Zen 4).
+bool slow_broadcasts();
+
 // Cap the instruction set from now on. Throws std::invalid_argument for a name that is unknown or unsupported here.
 void cap_isa(const std::string& name);
 

@@ -75,6 +75,7 @@ struct NetworkView {
   const TrainsView* trains;  // of the first of the layers that have tables; null: run its neurons
   // Whether the processor has VBMI2, and whether VBMI and GFNI, which the instruction sets here do not ask for.
   bool packs_bytes, turns_bits;
+  bool slow_broadcasts;  // whether it needs an operation to spread a number in memory over a vector, beside the load
 };
 
 // What ceiling_loop does over and over; measure_ceiling.h says what each of them means.

@@ -102,9 +102,9 @@ inline Lanes take_lanes(Arena& arena, const NetworkView& net, int64_t packs) {
   return lanes;
 }
 
-// Make the compiler believe that a pointer points elsewhere now. AVX-512 multiplies by a number in memory at no cost
-// beside the product's; a number that it keeps in a register, for a second product, takes an operation to get there (on
-// Zen 4, half as much again in all).
+// Make the compiler believe that a pointer points elsewhere now. AVX-512 multiplies by a number in memory, which is
+// then loaded for every product; to keep it in a register for a second one takes an operation on AMD's Zen 4 (half as
+// much again in all), and only a load on its Zen 5, which is short of those (a fifth of the time of copies less).
 SNNFAST_INLINE void unknown_again(const float*& pointer) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
   __asm__("" : "+r"(pointer));
@@ -113,6 +113,8 @@ SNNFAST_INLINE void unknown_again(const float*& pointer) {
 #endif
 }
 
+SNNFAST_INLINE bool loads_weights_again(const NetworkView& net) { return Vec::lanes == 16 && net.slow_broadcasts; }
+
 // Where the weights of an output and its neighbours are: those of the next input `width` further on.
 struct LaneWeights {
   const float* first;
@@ -120,7 +122,8 @@ struct LaneWeights {
 };
 
 // What arrives at Q outputs: `add` of the sum so far, a weight and what an input has sent, inputs ascending.
-template <int Q, class Add>
+// FromMemory: weights are loaded for every product.
+template <bool FromMemory, int Q, class Add>
 SNNFAST_INLINE void lane_sums(LaneWeights weights, const float* values, const uint32_t* ids, int64_t n_ids, Add&& add,
                               Pack (&h)[Q]) {
 #pragma GCC unroll 4
@@ -133,7 +136,7 @@ SNNFAST_INLINE void lane_sums(LaneWeights weights, const float* values, const ui
     const float* w = weights.first + id * weights.width;
 #pragma GCC unroll 2
     for (int v = 0; v < kLaneVectors; ++v) {
-      unknown_again(w);
+      if constexpr (FromMemory) unknown_again(w);
 #pragma GCC unroll 4
       for (int q = 0; q < Q; ++q) h[q].v[v] = add(h[q].v[v], broadcast(w[q]), x.v[v]);
     }
@@ -141,25 +144,25 @@ SNNFAST_INLINE void lane_sums(LaneWeights weights, const float* values, const ui
 }
 
 // Call f(output, sum) for every output. `weights(j)`: of output j; those of outputs that do not exist are zeros.
-template <class Weights, class Add, class F>
+template <bool FromMemory, class Weights, class Add, class F>
 SNNFAST_INLINE void for_lane_sums(int64_t n_out, Weights&& weights, const float* values, const uint32_t* ids,
                                   int64_t n_ids, Add&& add, F&& f) {
   int64_t j = 0;
   for (; j + 2 < n_out; j += kLaneOutputs) {
     Pack h[kLaneOutputs];
-    lane_sums(weights(j), values, ids, n_ids, add, h);
+    lane_sums<FromMemory>(weights(j), values, ids, n_ids, add, h);
     for (int q = 0; q < kLaneOutputs && j + q < n_out; ++q) f(j + q, h[q]);
   }
   for (; j < n_out; j += 2) {
     Pack h[2];
-    lane_sums(weights(j), values, ids, n_ids, add, h);
+    lane_sums<FromMemory>(weights(j), values, ids, n_ids, add, h);
     for (int q = 0; q < 2 && j + q < n_out; ++q) f(j + q, h[q]);
   }
 }
 
 // A layer's currents, with their biases, which come last: a row per output. Fused: where no product of a weight and
 // what an input has sent is rounded, so that a fused multiply-add gives the same bits.
-template <bool Fused>
+template <bool Fused, bool FromMemory>
 __attribute__((noinline)) void lane_currents(const LayerView& layer, const float* values, const uint32_t* ids,
                                              int64_t n_ids, float* rows) {
   const auto weights = [&](int64_t j) {
@@ -169,11 +172,19 @@ __attribute__((noinline)) void lane_currents(const LayerView& layer, const float
   };
   const auto add = [](Vec sum, Vec weight, Vec x)
                        SNNFAST_ALWAYS { return Fused ? multiply_add(weight, x, sum) : sum + weight * x; };
-  for_lane_sums(layer.n_out, weights, values, ids, n_ids, add, [&](int64_t j, Pack h) SNNFAST_ALWAYS {
+  for_lane_sums<FromMemory>(layer.n_out, weights, values, ids, n_ids, add, [&](int64_t j, Pack h) SNNFAST_ALWAYS {
     const Vec bias = broadcast(layer.bias[j]);
     for (int v = 0; v < kLaneVectors; ++v) h.v[v] = h.v[v] + bias;
     store_pack(rows + j * kPack, h);
   });
+}
+
+// The quickest one here.
+using LaneCurrents = void (*)(const LayerView& layer, const float* values, const uint32_t* ids, int64_t n_ids,
+                              float* rows);
+template <bool Fused>
+SNNFAST_INLINE LaneCurrents quickest_lane_currents(const NetworkView& net) {
+  return loads_weights_again(net) ? lane_currents<Fused, true> : lane_currents<Fused, false>;
 }
 
 inline int64_t all_inputs(int64_t n, uint32_t* ids) {
@@ -192,8 +203,9 @@ inline const float* lane_features(const NetworkView& net, const Request& request
 }
 
 // The first layer's currents, from rows of features. Writes the first of `ids`.
-inline void turned_currents(const LayerView& layer, const float* features, uint32_t* ids, float* rows) {
-  lane_currents<false>(layer, features, ids, all_inputs(layer.n_in, ids), rows);
+inline void turned_currents(const NetworkView& net, const float* features, uint32_t* ids, float* rows) {
+  const LayerView& layer = net.layers[0];
+  quickest_lane_currents<false>(net)(layer, features, ids, all_inputs(layer.n_in, ids), rows);
 }
 
 // The first layer's currents of n samples become the lanes of rows; further lanes hold what they like. Works in
@@ -209,7 +221,7 @@ inline void lane_inputs(const NetworkView& net, const Request& request, const in
     for (int64_t i = 0; i < n; ++i) {
       for (int64_t k = 0; k < layer.n_in; ++k) values[k * kPack + i] = inputs[i][k];
     }
-    return turned_currents(layer, values, lanes.ids, rows);
+    return turned_currents(net, values, lanes.ids, rows);
   }
   float* currents[kPack] = {};
   for (int64_t i = 0; i < n; ++i) currents[i] = lanes.currents + i * layer.padded;
@@ -296,7 +308,7 @@ inline void start_lanes(const NetworkView& net, const Request& request, const in
     constant_currents(layer, &x, &lanes.currents, 1, 0, layer.panels);
     for (int64_t j = 0; j < layer.n_out; ++j) inputs[j * kPack + i] = lanes.currents[j];
   }
-  if (lanes.turned) turned_currents(layer, lanes.turned, lanes.ids, inputs);
+  if (lanes.turned) turned_currents(net, lanes.turned, lanes.ids, inputs);
 }
 
 SNNFAST_INLINE uint64_t first_lanes(int64_t n) { return n < 64 ? (uint64_t{1} << n) - 1 : ~uint64_t{0}; }

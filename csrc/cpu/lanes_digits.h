@@ -10,13 +10,13 @@ namespace snnfast {
 namespace {
 
 // Call f(output, what arrives there) for every output of the next layer, from the digits of a step.
-template <class F>
+template <bool FromMemory, class F>
 SNNFAST_INLINE void for_digit_currents(const CodeLayerView& layer, int64_t t, int64_t n_out, const float* digits,
                                        const uint32_t* ids, int64_t n_ids, F&& f) {
   const DigitStepView& step = layer.steps[t];
   const auto products = [&](int64_t j) { return LaneWeights{step.products + j, layer.width}; };
   const auto add = [](Vec sum, Vec product, Vec digit) SNNFAST_ALWAYS { return multiply_add(product, digit, sum); };
-  for_lane_sums(n_out, products, digits, ids, n_ids, add, f);
+  for_lane_sums<FromMemory>(n_out, products, digits, ids, n_ids, add, f);
 }
 
 // Where drives are above 1, or no number: 1.
@@ -79,21 +79,22 @@ SNNFAST_INLINE int64_t fire_digits(const DigitStepView step, const float* drives
 }
 
 // What hidden layer l - 1 sends in step t arrives at layer l: drives of a hidden one, outputs of the last.
+template <bool FromMemory>
 __attribute__((noinline)) void digits_arrive(const NetworkView& net, const Lanes& lanes, float* pack, int64_t t,
                                              int64_t l, const float* digits, int64_t n_ids) {
   const LaneRows& rows = lanes.rows;
   const bool hidden = l + 1 < net.n_layers;
   float* const to = lanes.row(pack, hidden ? rows.state + net.code->layers[l].offset : rows.running);
   Beyond beyond;
-  for_digit_currents(net.code->layers[l - 1], t, net.layers[l].n_out, digits, lanes.ids, n_ids,
-                     [&](int64_t j, const Pack& h) SNNFAST_ALWAYS {
-                       for (int v = 0; v < kLaneVectors; ++v) {
-                         float* const at = to + j * kPack + v * Vec::lanes;
-                         const Vec sum = load(at) + h.v[v];
-                         store(at, sum);
-                         beyond.see(v, sum);
-                       }
-                     });
+  for_digit_currents<FromMemory>(net.code->layers[l - 1], t, net.layers[l].n_out, digits, lanes.ids, n_ids,
+                                 [&](int64_t j, const Pack& h) SNNFAST_ALWAYS {
+                                   for (int v = 0; v < kLaneVectors; ++v) {
+                                     float* const at = to + j * kPack + v * Vec::lanes;
+                                     const Vec sum = load(at) + h.v[v];
+                                     store(at, sum);
+                                     beyond.see(v, sum);
+                                   }
+                                 });
   if (hidden) beyond.write(lanes.row(pack, rows.flags + l));
 }
 
@@ -101,10 +102,11 @@ template <bool Signed>
 void lanes_digits_step(const NetworkView& net, const Lanes& lanes, float* pack, int64_t t, bool counts) {
   const CodeView& code = *net.code;
   const LaneRows& rows = lanes.rows;
+  const auto arrive = loads_weights_again(net) ? digits_arrive<true> : digits_arrive<false>;
   float *sends = lanes.first, *takes = lanes.second;
   int64_t count_row = rows.counts, n_ids = 0;
   for (int64_t l = 0; l < net.n_layers; ++l) {
-    if (n_ids > 0) digits_arrive(net, lanes, pack, t, l, takes, n_ids);  // or nothing arrives, and nothing changes
+    if (n_ids > 0) arrive(net, lanes, pack, t, l, takes, n_ids);  // or nothing arrives, and nothing changes
     if (l + 1 == net.n_layers) break;
     const CodeLayerView& layer = code.layers[l];
     float* const drives = lanes.row(pack, rows.state + layer.offset);

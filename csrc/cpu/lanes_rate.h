@@ -179,7 +179,7 @@ void lanes_rate_tile(const NetworkView& net, const Lanes& lanes, float* pack, co
   float *takes = lanes.first, *sends = lanes.second;
   int64_t count_row = rows.counts;
   int64_t n_ids = 0;  // inputs of the next layer: over a tile, those of which any lane sent a spike
-  const auto currents = code.whole_products ? lane_currents<true> : lane_currents<false>;
+  const auto currents = code.whole_products ? quickest_lane_currents<true>(net) : quickest_lane_currents<false>(net);
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     const LayerView& layer = net.layers[l];
     float* const mem = lanes.row(pack, rows.state + code.layers[l].offset);

@@ -169,7 +169,7 @@ inline void radix_exit(const NetworkView& net, const Request& request, int64_t f
         store(sends + r, whole(load(numbers + r) * broadcast(inverse)) * broadcast(unit));
       }
       alignas(64) float now[kLanesOutputs * kPack];
-      lane_currents<false>(last, sends, lanes.ids, last.n_in, now);
+      quickest_lane_currents<false>(net)(last, sends, lanes.ids, last.n_in, now);
       uint64_t certain = 0;
       for (int v = 0; v < kLaneVectors; ++v) {
         certain |= static_cast<uint64_t>(lanes_radix_certain(net, now + v * Vec::lanes, t)) << v * Vec::lanes;
@@ -222,7 +222,7 @@ inline bool run_turns_lanes(const NetworkView& net, const Request& request, int6
           __builtin_memcpy(sends, lanes.row(pack, rows.constant),
                            static_cast<size_t>(layer.n_out * kPack) * sizeof(float));
         } else {
-          lane_currents<false>(layer, takes, lanes.ids, layer.n_in, sends);
+          quickest_lane_currents<false>(net)(layer, takes, lanes.ids, layer.n_in, sends);
         }
         lanes_turn(net, l, sends, request.spike_counts ? lanes.row(pack, count_row) : nullptr);
         count_row += layer.n_out;
@@ -235,7 +235,7 @@ inline bool run_turns_lanes(const NetworkView& net, const Request& request, int6
         __builtin_memcpy(lanes.numbers + at / kPack * size, takes, static_cast<size_t>(size) * sizeof(float));
         continue;
       }
-      lane_currents<false>(last, takes, lanes.ids, last.n_in, lanes.row(pack, rows.running));
+      quickest_lane_currents<false>(net)(last, takes, lanes.ids, last.n_in, lanes.row(pack, rows.running));
       for (int64_t i = 0; i < n; ++i) {
         finish_lane(net, request, samples[i], lanes, pack, i, (net.n_layers - 1) * net.timesteps, false);
       }

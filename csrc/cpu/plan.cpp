@@ -450,6 +450,7 @@ Plan::Plan(const NetworkSpec& spec, const Kernels& kernels, const PlanOptions& o
   view_.always_sums = method == Method::prefix_sums;
   view_.packs_bytes = packs_bytes();
   view_.turns_bits = turns_bits();
+  view_.slow_broadcasts = slow_broadcasts();
   // What one more sample takes; the rest is there once for all of them.
   view_.block = 1;
   const int64_t one = kernels_.scratch_bytes(view_);
