@@ -238,8 +238,9 @@ def test_margins_are_the_best_outputs_lead(n_out: int) -> None:
 
 
 def test_few_states_warn_that_bounds_are_too_small(policy: torch.nn.Sequential, replay: sf.Replay) -> None:
-    with pytest.warns(UserWarning, match="record a larger replay"):
+    with pytest.warns(UserWarning, match="record a larger replay") as told:
         sf.convert(policy, replay.observations[:500], preset="digits-calibrated")
+    assert told[0].filename == __file__, "it is the caller's line that is told"
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from snnfast._version import __version__
 from snnfast.conversion import digits
 from snnfast.conversion.calibration import calibrate_biases, fine_tune
 from snnfast.conversion.choice import choose
-from snnfast.conversion.early_exit import learn_bounds
+from snnfast.conversion.early_exit import ENOUGH_STATES, learn_bounds
 from snnfast.conversion.grid import check_bits, snap_to_grid, whole_multiples
 from snnfast.conversion.presets import Budget, Calibration, Method, Preset, Readout
 from snnfast.conversion.reading import LinearLayer, read_network
@@ -156,6 +156,9 @@ def convert(
         The network. Its ``output_scale`` turns outputs into the policy's units; its ``conversion`` says how it was
         made, and can be written as JSON.
 
+    Warns:
+        UserWarning: if the bounds of a calibrated exit come from fewer than 10,000 states: other states need larger ones.
+
     Raises:
         TypeError, ValueError: naming the argument, what was required and what arrived.
         NotImplementedError: naming the layer of ``policy`` that has no spiking equivalent.
@@ -205,8 +208,18 @@ def convert(
         exact=exact,
     )
     if percentile is None and observations is not None and _looks_for_a_percentile(settings):
-        return _earliest(with_settings, settings, observations)
-    return with_settings(settings)
+        network = _earliest(with_settings, settings, observations)
+    else:
+        network = with_settings(settings)
+    if settings.early_exit == "calibrated" and observations is not None and len(observations) < ENOUGH_STATES:
+        warnings.warn(
+            f"early_exit='calibrated' learns its bounds from {len(observations)} states of the replay; with fewer than "
+            f"{ENOUGH_STATES} they are too small for states that it does not hold: record a larger replay, or raise "
+            "exit_factor",
+            UserWarning,
+            stacklevel=2,
+        )
+    return network
 
 
 #: Of these a calibrated exit takes the percentile with which it stops earliest. Narrow ranges make steps fine, but what
@@ -235,10 +248,7 @@ def _earliest(
     networks: list[SpikingNetwork] = []
     steps: list[float] = []
     for percentile in EXIT_PERCENTILES:
-        with warnings.catch_warnings():
-            if networks:  # what there is to warn of has been said
-                warnings.simplefilter("ignore", UserWarning)
-            network = with_settings(dataclasses.replace(settings, percentile=percentile))
+        network = with_settings(dataclasses.replace(settings, percentile=percentile))
         taken = network.simulate(states).steps
         assert taken is not None
         networks.append(network)

@@ -10,7 +10,6 @@ and every later one, times a factor for the states that the replay does not hold
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -109,9 +108,6 @@ def learn_bounds(
         decisions: (N,), what the original network decides.
         factor: positive; 1.5 leaves room for other states, 1 is the quickest that is right on these.
 
-    Warns:
-        UserWarning: if there are fewer than 10,000 states: the bound is then too small for others.
-
     Raises:
         ValueError: if the factor is not positive.
 
@@ -119,14 +115,6 @@ def learn_bounds(
     """
     if not check_float("factor", factor) > 0:
         raise ValueError(f"factor must be positive, got {factor!r}")
-    if len(observations) < ENOUGH_STATES:
-        warnings.warn(
-            f"early_exit='calibrated' learns its bounds from {len(observations)} states of the replay; with fewer than "
-            f"{ENOUGH_STATES} they are too small for states that it does not hold: record a larger replay, or raise "
-            "exit_factor",
-            UserWarning,
-            stacklevel=3,
-        )
     spared = max(0, len(observations) - 1) // STATES_PER_OUTLIER
     largest = np.zeros((network.timesteps, spared + 1), np.float32)
     seen = 0
