@@ -157,7 +157,7 @@ def convert(
         made, and can be written as JSON.
 
     Warns:
-        UserWarning: if the bounds of a calibrated exit come from fewer than 10,000 states: other states need larger ones.
+        UserWarning: if the bounds of a calibrated exit come from fewer than 10,000 states: others need larger ones.
 
     Raises:
         TypeError, ValueError: naming the argument, what was required and what arrived.
