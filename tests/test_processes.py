@@ -270,7 +270,7 @@ def test_a_call_that_finds_no_memory_at_all_is_an_error_and_not_the_end() -> Non
     assert run_script(NO_MORE_MEMORY).stdout == "done\n"
 
 
-@pytest.mark.parametrize(("threads", "batch"), [(2, 8), (7, 28), (64, 64)])
+@pytest.mark.parametrize(("threads", "batch"), [(2, 8), (7, 56), (64, 64)])
 def test_an_exception_from_a_signal_handler_ends_a_batch_of_long_decisions(threads: int, batch: int) -> None:
     # Single decisions do not ask on their way; so they must between them, and an answer that comes late must count.
     code = """

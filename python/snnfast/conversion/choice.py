@@ -264,7 +264,7 @@ class _Search:
                 if PRESETS[preset].early_exit == "calibrated" and len(self.made_from) < ENOUGH_STATES:
                     continue  # bounds from so few states do not hold
                 ranges = {} if percentile is None else {"percentile": percentile, "headroom": headroom}
-                if percentile is None and PRESETS[preset].early_exit == "calibrated":
+                if percentile is None and preset == "rate-early-exit":
                     ranges["percentile"] = PRESETS[preset].percentile  # looking for the best takes four times as long
                 self._family({"preset": preset, **ranges}, option, values)
             if self.best is not None:
