@@ -104,6 +104,28 @@ def test_threads_and_batch_splits_give_the_same_bits_when_the_pool_really_runs(
         sf.set_num_threads(before)
 
 
+@pytest.mark.parametrize("n_out", [2, 3])
+@pytest.mark.parametrize(("kind", "exit"), [("digits", "calibrated"), ("digits", "certified"), ("radix", "certified")])
+def test_samples_that_stop_at_all_steps_leave_their_places_to_others(kind: str, exit: str, n_out: int) -> None:
+    # More samples than run side by side: those that go on close up, within a vector, from one to the next and over
+    # packs; some of the batches end within a pack.
+    for batch in (97, 130, 421):
+        found = []
+        for seed in range(200):
+            spec = random_coded_spec(seed, kind, sizes=(4, 17, 16, n_out))
+            if spec.timesteps < 12 or spec.early_exit is None or spec.early_exit.kind != exit:
+                continue
+            observations = random_observations(spec, batch, 7)
+            found.append((REFERENCE.compile(spec).simulate(observations, 0, ()), spec))
+        want, spec = max(found, key=lambda run: len(run[0].steps.unique()))
+        assert want.steps is not None
+        assert len(want.steps.unique()) >= 6
+        for implementation in COMPILED:
+            executable = implementation.compile(spec)
+            assert_same(executable.simulate(observations, 0, ()), want, f"{implementation.name}, {batch}")
+            assert_same_bits(executable.run(observations, 0), want.output, f"{implementation.name}, {batch}")
+
+
 @pytest.mark.parametrize("decoding", ["potential", "mean_potential", "parabolic_potential"])
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("rounds", [False, True])

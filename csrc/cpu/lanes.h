@@ -313,11 +313,47 @@ inline void start_lanes(const NetworkView& net, const Request& request, const in
 
 SNNFAST_INLINE uint64_t first_lanes(int64_t n) { return n < 64 ? (uint64_t{1} << n) - 1 : ~uint64_t{0}; }
 
-// The last samples of a few packs move where there is room, as soon as that saves a pack: f(from, to) of lanes, counted
-// through all packs. `busy`: lanes that have a sample, of every pack; `used`: up to where there are any. Returns that.
-template <class F>
-SNNFAST_INLINE int64_t close_up(uint64_t* busy, int64_t used, F&& f) {
+// Samples that move to other lanes of a few packs, those between the same two vectors at once.
+struct LaneMoves {
+  struct Move {
+    int64_t from, to;                       // vectors, counted through all packs
+    alignas(64) int32_t which[Vec::lanes];  // the lane that comes to each; -1: none
+  };
+  Move moves[2 * kPacksTogether * kLaneVectors];
+  int64_t n = 0;
+
+  void add(int64_t from, int64_t to) {
+    constexpr int64_t L = Vec::lanes;
+    if (n == 0 || moves[n - 1].from != from / L || moves[n - 1].to != to / L) {
+      Move& next = moves[n++];
+      next.from = from / L;
+      next.to = to / L;
+      for (int32_t& which : next.which) which = -1;
+    }
+    moves[n - 1].which[to % L] = static_cast<int32_t>(from % L);
+  }
+
+  // In these rows of every pack; a pack has `size` numbers.
+  void apply(float* packs, int64_t size, int64_t row, int64_t end) const {
+    const auto place = [&](int64_t vector) {
+      return packs + vector / kLaneVectors * size + vector % kLaneVectors * Vec::lanes;
+    };
+    for (int64_t i = 0; i < n; ++i) {
+      const float* const from = place(moves[i].from);
+      float* const to = place(moves[i].to);
+      const Integers which = load(moves[i].which);
+      for (int64_t r = row; r < end; ++r) {
+        store(to + r * kPack, pick_lanes(which, load(from + r * kPack), load(to + r * kPack)));
+      }
+    }
+  }
+};
+
+// The last samples of a few packs move where there is room, as soon as that saves a pack. `busy`: lanes that have a
+// sample, of every pack; `owners`: whose every lane is; `used`: up to where there are any. Returns that.
+inline int64_t close_up(uint64_t* busy, int64_t* owners, int64_t used, LaneMoves& moves) {
   static_assert(kPack <= 64, "a word has a bit for every lane");
+  moves.n = 0;
   int64_t alive = 0;
   for (int64_t p = 0; p * kPack < used; ++p) alive += __builtin_popcountll(busy[p]);
   if ((alive + kPack - 1) / kPack == (used + kPack - 1) / kPack) return used;
@@ -327,7 +363,8 @@ SNNFAST_INLINE int64_t close_up(uint64_t* busy, int64_t used, F&& f) {
     while (busy[hole / kPack] >> hole % kPack & 1u) ++hole;
     busy[hole / kPack] |= uint64_t{1} << hole % kPack;
     busy[from / kPack] &= ~(uint64_t{1} << from % kPack);
-    f(from, hole);
+    owners[hole] = owners[from];
+    moves.add(from, hole);
   }
   return alive;
 }

@@ -129,90 +129,146 @@ void lanes_digits_step(const NetworkView& net, const Lanes& lanes, float* pack, 
 inline uint32_t lanes_inside(const NetworkView& net, const Lanes& lanes, const float* pack, int64_t t, int64_t at) {
   const LaneRows& rows = lanes.rows;
   const Vec zero = broadcast(0.0f), terms = load(pack + rows.terms * kPack + at);
-  Mask inside = at_least(zero, zero);
+  constexpr int kMasks = 4;
+  Mask inside[kMasks];  // a comparison waits for the mask that it narrows
+  for (Mask& mask : inside) mask = at_least(zero, zero);
   for (int64_t l = 0; l + 1 < net.n_layers; ++l) {
     const CodeLayerView& tables = net.code->layers[l];
+    const int64_t n = net.layers[l].n_out;
     const Vec most = broadcast(most_drive(net, l));
     const float *drift = tables.drift + t * net.layers[l].padded,
                 *drives = pack + (rows.state + tables.offset) * kPack + at;
-    for (int64_t j = 0; j < net.layers[l].n_out; ++j) {
+    const auto see = [&](int64_t j, Mask& mask) SNNFAST_ALWAYS {
       const Vec moves = broadcast(drift[j]) + terms * broadcast(tables.rounding[j]);
-      inside = both(inside, at_least(most, load(drives + j * kPack) + moves));
+      mask = both(mask, at_least(most, load(drives + j * kPack) + moves));
+    };
+    int64_t j = 0;
+    for (; j + kMasks <= n; j += kMasks) {
+#pragma GCC unroll 4
+      for (int i = 0; i < kMasks; ++i) see(j + i, inside[i]);
     }
+    for (; j < n; ++j) see(j, inside[0]);
     const Vec beyond = load(pack + (rows.flags + l) * kPack + at);
-    inside = both(inside, at_least(zero, beyond));
+    inside[1] = both(inside[1], at_least(zero, beyond));
   }
-  return bits(inside);
+  return bits(both(both(inside[0], inside[1]), both(inside[2], inside[3])));
 }
 
-// Lanes of a vector whose decision is certain: digits_are_certain of coded_exit.h, in the same order. Two: there are
-// two outputs, so one can overtake, and what it takes stays in a register.
-template <bool Two>
-SNNFAST_INLINE uint32_t lanes_certain(const NetworkView& net, const Lanes& lanes, const float* pack, int64_t t,
-                                      int64_t at) {
+// What the last hidden layer has still to send, of the lanes from `at` on, as DigitsLeft of coded_exit.h.
+struct LanesLeft {
+  const float *drives, *sents, *drifts, *rounding, *weights;
+  int64_t neurons, width;
+
+  LanesLeft(const NetworkView& net, const LaneRows& rows, const float* pack, int64_t t, int64_t at) {
+    const int64_t l = net.n_layers - 2;
+    const CodeLayerView& tables = net.code->layers[l];
+    drives = pack + (rows.state + tables.offset) * kPack + at;
+    sents = pack + (rows.sent + tables.offset) * kPack + at;
+    drifts = tables.drift + t * net.layers[l].padded;
+    rounding = tables.rounding;
+    weights = net.layers[l + 1].weights;
+    neurons = net.layers[l].n_out;
+    width = panel_vectors(net.layers[l + 1], 0) * Vec::lanes;  // few outputs: one panel
+  }
+
+  // f(the least, the most that neuron j may send) of a vector, `terms` its samples'.
+  template <class F>
+  SNNFAST_INLINE void of(int64_t j, int64_t v, Vec terms, F&& f) const {
+    const Vec zero = broadcast(0.0f), drive = load(drives + j * kPack + v * Vec::lanes),
+              sent = load(sents + j * kPack + v * Vec::lanes);
+    const Vec moves = broadcast(drifts[j]) + terms * broadcast(rounding[j]);
+    f(larger(drive - moves, zero) - sent, larger(drive + moves, zero) - sent);
+  }
+};
+
+// Those of the lanes `going` of the vector at `at` whose decision is certain: digits_are_certain of coded_exit.h, in
+// the same order.
+inline uint32_t lanes_certain(const NetworkView& net, const Lanes& lanes, const float* pack, int64_t t, int64_t at,
+                              uint32_t going) {
   const CodeView& code = *net.code;
   const LaneRows& rows = lanes.rows;
-  const int64_t l = net.n_layers - 2;
-  const LayerView &hidden = net.layers[l], &last = net.layers[l + 1];
-  const CodeLayerView& tables = code.layers[l];
-  const float *running = pack + rows.running * kPack + at, *drives = pack + (rows.state + tables.offset) * kPack + at,
-              *sents = pack + (rows.sent + tables.offset) * kPack + at, *weights = last.weights,
-              *drifts = tables.drift + t * hidden.padded, *rounding = tables.rounding;
+  const LanesLeft left(net, rows, pack, t, at);
+  const float* const running = pack + rows.running * kPack + at;
+  const int64_t outputs = net.layers[net.n_layers - 1].n_out;
   const Vec zero = broadcast(0.0f), terms = load(pack + rows.terms * kPack + at), slack = broadcast(code.slack);
-  const LaneBest best = lane_best(running, Two ? 2 : last.n_out);
-  const int64_t width = panel_vectors(last, 0) * Vec::lanes, n = hidden.n_out;  // few outputs: one panel
-  const Mask second = at_least(best.index, broadcast(1.0f));
-  Vec worst[Two ? 1 : kLanesOutputs];
-  for (int64_t b = 0; b < (Two ? 1 : last.n_out); ++b) worst[b] = zero;
-  for (int64_t j = 0; j < n; ++j) {
-    const Vec drive = load(drives + j * kPack), sent = load(sents + j * kPack);
-    const Vec moves = broadcast(drifts[j]) + terms * broadcast(rounding[j]);
-    const Vec low = larger(drive - moves, zero) - sent, high = larger(drive + moves, zero) - sent;
-    const float* const w = weights + j * width;
-    const auto overtake = [&](Vec sum, Vec difference)
-                              SNNFAST_ALWAYS { return sum + smaller(difference * low, difference * high); };
-    if constexpr (Two) {
-      const Vec first = broadcast(w[0]), other = broadcast(w[1]);
-      worst[0] = overtake(worst[0], choose(second, other, first) - choose(second, first, other));
-      continue;
-    }
+  const LaneBest best = lane_best(running, outputs);
+  Vec worst[kLanesOutputs];
+  for (int64_t b = 0; b < outputs; ++b) worst[b] = zero;
+  for (int64_t j = 0; j < left.neurons; ++j) {
+    const float* const w = left.weights + j * left.width;
     Vec top = broadcast(w[0]);
-    for (int64_t b = 1; b < last.n_out; ++b) {
+    for (int64_t b = 1; b < outputs; ++b) {
       top = choose(at_least(best.index, broadcast(static_cast<float>(b))), broadcast(w[b]), top);
     }
-    for (int64_t b = 0; b < last.n_out; ++b) worst[b] = overtake(worst[b], top - broadcast(w[b]));
+    left.of(j, 0, terms, [&](Vec low, Vec high) SNNFAST_ALWAYS {
+      for (int64_t b = 0; b < outputs; ++b) {
+        const Vec difference = top - broadcast(w[b]);
+        worst[b] = worst[b] + smaller(difference * low, difference * high);
+      }
+    });
   }
-  uint32_t certain = bits(above(best.ordered, zero));
-  if constexpr (Two) {
-    certain &= bits(above((best.first - best.second) + worst[0], slack));
-  } else {
-    for (int64_t b = 0; b < last.n_out; ++b) {
-      const Vec place = broadcast(static_cast<float>(b));
-      const uint32_t same = bits(at_least(best.index, place)) & bits(at_least(place, best.index));
-      certain &= same | bits(above((best.first - load(running + b * kPack)) + worst[b], slack));
-    }
+  uint32_t certain = going & bits(above(best.ordered, zero));
+  for (int64_t b = 0; b < outputs; ++b) {
+    const Vec place = broadcast(static_cast<float>(b));
+    const uint32_t same = bits(at_least(best.index, place)) & bits(at_least(place, best.index));
+    certain &= same | bits(above((best.first - load(running + b * kPack)) + worst[b], slack));
   }
   return certain ? certain & lanes_inside(net, lanes, pack, t, at) : 0;
 }
 
-// Lanes of a pack that may stop after step t; `certain`: those whose decision is certain.
-inline uint64_t digits_stop(const NetworkView& net, const Lanes& lanes, const float* pack, int64_t t,
-                            uint64_t* certain) {
+// The same of two outputs, where only one can overtake, and of all vectors of a pack at once.
+inline uint64_t lanes_certain_of_two(const NetworkView& net, const Lanes& lanes, const float* pack, int64_t t,
+                                     uint64_t busy) {
+  const LaneRows& rows = lanes.rows;
+  const LanesLeft left(net, rows, pack, t, 0);
+  const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
+  LaneBest best[kLaneVectors];
+  Vec terms[kLaneVectors], worst[kLaneVectors];
+  Mask second[kLaneVectors];
+  for (int v = 0; v < kLaneVectors; ++v) {
+    best[v] = lane_best(pack + rows.running * kPack + v * Vec::lanes, 2);
+    terms[v] = load(pack + rows.terms * kPack + v * Vec::lanes);
+    worst[v] = zero;
+    second[v] = at_least(best[v].index, one);
+  }
+  for (int64_t j = 0; j < left.neurons; ++j) {
+    const Vec first = broadcast(left.weights[j * left.width]), other = broadcast(left.weights[j * left.width + 1]);
+    for (int v = 0; v < kLaneVectors; ++v) {
+      left.of(j, v, terms[v], [&](Vec low, Vec high) SNNFAST_ALWAYS {
+        const Vec difference = choose(second[v], other, first) - choose(second[v], first, other);
+        worst[v] = worst[v] + smaller(difference * low, difference * high);
+      });
+    }
+  }
+  uint64_t all = 0;
+  for (int v = 0; v < kLaneVectors; ++v) {
+    const Mask ahead = above((best[v].first - best[v].second) + worst[v], broadcast(net.code->slack));
+    const uint32_t certain = bits(both(ahead, above(best[v].ordered, zero))) &
+                             static_cast<uint32_t>(busy >> v * Vec::lanes & first_lanes(Vec::lanes));
+    if (certain) all |= uint64_t{certain & lanes_inside(net, lanes, pack, t, v * Vec::lanes)} << v * Vec::lanes;
+  }
+  return all;
+}
+
+// Those of the lanes `busy` of a pack that may stop after step t.
+inline uint64_t digits_stop(const NetworkView& net, const Lanes& lanes, const float* pack, int64_t t, uint64_t busy) {
   const CodeView& code = *net.code;
+  const int64_t outputs = net.layers[net.n_layers - 1].n_out;
+  const bool certified = code.exit == static_cast<int>(ExitKind::certified);
+  if (code.exit == static_cast<int>(ExitKind::none)) return 0;
+  if (certified && outputs == 2) return lanes_certain_of_two(net, lanes, pack, t, busy);
   uint64_t stops = 0;
   for (int v = 0; v < kLaneVectors; ++v) {
     const int64_t at = v * Vec::lanes;
-    uint64_t lanes_of_v = 0;
-    if (code.exit == static_cast<int>(ExitKind::certified)) {
-      lanes_of_v = net.layers[net.n_layers - 1].n_out == 2 ? lanes_certain<true>(net, lanes, pack, t, at)
-                                                           : lanes_certain<false>(net, lanes, pack, t, at);
-      *certain |= lanes_of_v << at;
-    } else if (code.exit == static_cast<int>(ExitKind::calibrated)) {
-      const LaneBest best = lane_best(pack + lanes.rows.running * kPack + at, net.layers[net.n_layers - 1].n_out);
-      lanes_of_v =
-          bits(above(best.first - best.second, broadcast(code.bounds[t]))) & bits(above(best.ordered, broadcast(0.0f)));
+    const auto going = static_cast<uint32_t>(busy >> at & first_lanes(Vec::lanes));
+    if (!going) continue;
+    if (certified) {
+      stops |= uint64_t{lanes_certain(net, lanes, pack, t, at, going)} << at;
+      continue;
     }
-    stops |= lanes_of_v << at;
+    const LaneBest best = lane_best(pack + lanes.rows.running * kPack + at, outputs);
+    const Mask ahead = above(best.first - best.second, broadcast(code.bounds[t]));
+    stops |= uint64_t{going & bits(both(ahead, above(best.ordered, broadcast(0.0f))))} << at;
   }
   return stops;
 }
@@ -227,8 +283,9 @@ inline bool run_digits_lanes(const NetworkView& net, const Request& request, int
   auto* const step = is_guarded(net) ? lanes_digits_step<false> : lanes_digits_step<true>;
   const int64_t size = lanes.rows.total * kPack, together = digits_packs(net) * kPack;
   int64_t samples[kPacksTogether * kPack];  // of every lane
-  int64_t sources[kPacksTogether * kPack], targets[kPacksTogether * kPack];
+  LaneMoves moves;
   uint64_t busy[kPacksTogether] = {};  // lanes that have a sample, of every pack
+  const bool certified = net.code->exit == static_cast<int>(ExitKind::certified);
   const auto place_of = [&](int64_t lane) { return lane / kPack * size + lane % kPack; };
   for (int64_t begin = 0; begin < count; begin += together) {
     int64_t used = count - begin < together ? count - begin : together;
@@ -245,29 +302,16 @@ inline bool run_digits_lanes(const NetworkView& net, const Request& request, int
       for (int64_t p = 0; p * kPack < used; ++p) {
         float* const pack = lanes.packs + p * size;
         step(net, lanes, pack, t, request.spike_counts != nullptr);
-        uint64_t certain = 0;
-        const uint64_t stops = digits_stop(net, lanes, pack, t, &certain), leave = end ? busy[p] : stops & busy[p];
+        const uint64_t stops = digits_stop(net, lanes, pack, t, busy[p]), leave = end ? busy[p] : stops;
         for (uint64_t left = leave; left; left &= left - 1) {
           const int64_t i = __builtin_ctzll(left);
-          finish_lane(net, request, samples[p * kPack + i], lanes, pack, i, t + 1, certain >> i & 1u);
+          finish_lane(net, request, samples[p * kPack + i], lanes, pack, i, t + 1, certified && stops >> i & 1u);
         }
         busy[p] &= ~leave;
       }
-      int64_t n_moves = 0;
-      used = close_up(busy, used, [&](int64_t from, int64_t to) {
-        samples[to] = samples[from];
-        sources[n_moves] = place_of(from);
-        targets[n_moves++] = place_of(to);
-      });
-      if (n_moves == 0) continue;
-      const auto move = [&](int64_t row, int64_t to) {
-        for (; row < to; ++row) {
-          float* const at = lanes.packs + row * kPack;
-          for (int64_t i = 0; i < n_moves; ++i) at[targets[i]] = at[sources[i]];
-        }
-      };
-      move(0, lanes.rows.output);
-      move(lanes.rows.running, request.spike_counts ? lanes.rows.total : lanes.rows.counts);
+      used = close_up(busy, samples, used, moves);
+      moves.apply(lanes.packs, size, 0, lanes.rows.output);
+      moves.apply(lanes.packs, size, lanes.rows.running, request.spike_counts ? lanes.rows.total : lanes.rows.counts);
     }
   }
   return true;

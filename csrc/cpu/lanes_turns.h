@@ -157,6 +157,7 @@ inline void radix_exit(const NetworkView& net, const Request& request, int64_t f
   const int64_t size = last.n_in * kPack;
   float* const sends = lanes.first;
   int64_t origin[kPacksTogether * kPack];  // which of the samples a lane has
+  LaneMoves moves;
   uint64_t busy[kPacksTogether];
   for (int64_t i = 0; i < used; ++i) origin[i] = i;
   for (int64_t p = 0; p * kPack < used; ++p) busy[p] = first_lanes(used - p * kPack < kPack ? used - p * kPack : kPack);
@@ -188,12 +189,8 @@ inline void radix_exit(const NetworkView& net, const Request& request, int64_t f
       }
       busy[p] &= ~leave;
     }
-    used = close_up(busy, used, [&](int64_t from, int64_t to) {
-      origin[to] = origin[from];
-      const float* const source = lanes.numbers + from / kPack * size + from % kPack;
-      float* const target = lanes.numbers + to / kPack * size + to % kPack;
-      for (int64_t r = 0; r < size; r += kPack) target[r] = source[r];
-    });
+    used = close_up(busy, origin, used, moves);
+    moves.apply(lanes.numbers, size, 0, last.n_in);
   }
 }
 

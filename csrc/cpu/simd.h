@@ -94,6 +94,11 @@ SNNFAST_INLINE Integers whole_number(int32_t n) { return {_mm512_set1_epi32(n)};
 SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {_mm512_add_epi32(a.n, b.n)}; }
 SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {_mm512_sub_epi32(a.n, b.n)}; }
 SNNFAST_INLINE Integers shift_byte(Integers a) { return {_mm512_maskz_slli_epi32(0xFFFF, a.n, 8)}; }
+// The lane of `from` that `which` names; where that is negative, the lane of `otherwise`.
+SNNFAST_INLINE Vec pick_lanes(Integers which, Vec from, Vec otherwise) {
+  const __mmask16 some = _mm512_cmpge_epi32_mask(which.n, _mm512_setzero_si512());
+  return {_mm512_mask_permutexvar_ps(otherwise.v, some, which.n, from.v)};
+}
 // Integers, as floats. Zeroing forms with nothing to zero: of the plain ones gcc says that they read what is not there.
 SNNFAST_INLINE Vec to_float(__m512i integers) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, integers)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(_mm512_loadu_si512(p)); }
@@ -159,6 +164,9 @@ SNNFAST_INLINE Integers whole_number(int32_t n) { return {_mm256_set1_epi32(n)};
 SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {_mm256_add_epi32(a.n, b.n)}; }
 SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {_mm256_sub_epi32(a.n, b.n)}; }
 SNNFAST_INLINE Integers shift_byte(Integers a) { return {_mm256_slli_epi32(a.n, 8)}; }
+SNNFAST_INLINE Vec pick_lanes(Integers which, Vec from, Vec otherwise) {
+  return {_mm256_blendv_ps(_mm256_permutevar8x32_ps(from.v, which.n), otherwise.v, _mm256_castsi256_ps(which.n))};
+}
 SNNFAST_INLINE Vec to_float(Integers c) { return {_mm256_cvtepi32_ps(c.n)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) { return to_float(load(p)); }
 SNNFAST_INLINE Vec bytes_to_float(const uint8_t* p) {
@@ -238,6 +246,12 @@ SNNFAST_INLINE Integers whole_number(int32_t n) { return {Int4{n, n, n, n}}; }
 SNNFAST_INLINE Integers operator+(Integers a, Integers b) { return {(Int4)((Word4)a.n + (Word4)b.n)}; }
 SNNFAST_INLINE Integers operator-(Integers a, Integers b) { return {(Int4)((Word4)a.n - (Word4)b.n)}; }
 SNNFAST_INLINE Integers shift_byte(Integers a) { return {(Int4)((Word4)a.n << 8)}; }
+SNNFAST_INLINE Vec pick_lanes(Integers which, Vec from, Vec otherwise) {
+  for (int i = 0; i < Vec::lanes; ++i) {
+    if (which.n[i] >= 0) otherwise.v[i] = from.v[which.n[i]];
+  }
+  return otherwise;
+}
 SNNFAST_INLINE Vec to_float(Integers c) { return {__builtin_convertvector(c.n, Float4)}; }
 SNNFAST_INLINE Vec to_float(const int32_t* p) {
   return {
