@@ -166,6 +166,34 @@ def test_samples_that_stop_early_late_and_never_match_the_reference(rounds: bool
     assert late > 200
 
 
+@pytest.mark.parametrize("ramp", [False, True])
+@pytest.mark.parametrize("start", [0.0, 0.5, 0.99999994, 1.0])
+@pytest.mark.parametrize("timesteps", [1, 7, 32, 100, 999, 1000, 1001])
+def test_staged_neurons_at_the_edge_of_a_spike_match_the_reference(timesteps: int, start: float, ramp: bool) -> None:
+    # What they send is told from their potentials where that is certain: hardest where a spike hangs by the last bit.
+    rng = np.random.default_rng([timesteps, round(start * 10)])
+    n, width = (96, 8) if timesteps > 200 else (480, 8)
+    step = rng.integers(1, timesteps + 1, size=(n, width))
+    spikes = np.floor(rng.random((n, width)) * (step + 1))
+    currents = ((spikes - start) / step).astype(np.float32)
+    for _ in range(3):
+        currents = np.where(rng.random((n, width)) < 0.3, np.nextafter(currents, np.float32(9)), currents)
+        currents = np.where(rng.random((n, width)) < 0.3, np.nextafter(currents, np.float32(-9)), currents)
+    extremes = np.float32([0.0, -0.0, -600.0, 3e38, -3e38, 1e-45, 1.0, 2.0])
+    currents[:16] = rng.permuted(np.tile(extremes, (16, 1)), axis=1)
+    one = torch.eye(width)
+    network = sf.SpikingNetwork(
+        [one, one], [None, None], sf.NeuronSpec(initial_potential=start), timesteps, code=StagedCode(ramp)
+    )
+    observations = torch.from_numpy(currents)
+    want = REFERENCE.compile(network.spec).simulate(observations, 0, ())
+    assert len(want.output.unique()) > min(timesteps, 50)
+    for implementation in COMPILED:
+        executable = implementation.compile(network.spec)
+        assert_same(executable.simulate(observations, 0, ()), want, implementation.name)
+        assert_same_bits(executable.run(observations, 0), want.output, implementation.name)
+
+
 @pytest.mark.parametrize("kind", CODES)
 def test_numbers_beyond_float32_behave_alike(kind: str) -> None:
     # Currents that overflow: infinite drives fire and clip; a sum of infinities of both signs is no number, and silent.

@@ -8,38 +8,86 @@
 namespace snnfast {
 namespace {
 
-// The turn of N plain neurons, under currents (N rows) that what they send replaces. Their membranes stay in registers,
-// and their chains of operations hide each other's latency. With a ramp, a spike is worth the steps that are left, its
-// own included; Counted: the spikes themselves are asked for as well (without a ramp they are the same).
+using StagedRule = NeuronRule<false, Reset::subtraction, false, false>;
+
+// The turn of N plain neurons, under currents (N rows, of which a vector is taken) that what they send replaces. Their
+// membranes stay in registers, and their chains of operations hide each other's latency. With a ramp, a spike is worth
+// the steps that are left, its own included; Counted: the spikes themselves are asked for as well (without a ramp they
+// are the same).
 template <int N, bool Ramp, bool Counted>
-SNNFAST_INLINE void staged_lanes(const NetworkView& net, float start, float* rows, float* counts) {
-  using Rule = NeuronRule<false, Reset::subtraction, false, false>;
+SNNFAST_INLINE void staged_lanes(const NetworkView& net, float start, float* row, float* counts) {
   const NeuronConstants<Vec> constants{broadcast(0.0f), broadcast(1.0f), broadcast(net.code->levels[0])};
-  for (int v = 0; v < kLaneVectors; ++v) {
-    float* const row = rows + v * Vec::lanes;
-    Vec h[N], mem[N];
-    Integers received[N], spikes[N];
+  Vec h[N], mem[N];
+  Integers received[N], spikes[N];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) {
+    h[i] = load(row + i * kPack);
+    mem[i] = broadcast(start);
+    received[i] = spikes[i] = no_count();
+  }
+  for (int64_t t = 0; t < net.timesteps; ++t) {
+    const Integers worth = whole_number(Ramp ? static_cast<int32_t>(net.timesteps - t) : 1);
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      h[i] = load(row + i * kPack);
-      mem[i] = broadcast(start);
-      received[i] = spikes[i] = no_count();
+      Vec none = broadcast(0.0f);
+      const auto fired = step_beside<StagedRule>(i, mem[i], none, h[i], constants);
+      received[i] = add_where(fired, received[i], worth);
+      if constexpr (Ramp && Counted) spikes[i] = count(spikes[i], fired);
     }
-    for (int64_t t = 0; t < net.timesteps; ++t) {
-      const Integers worth = whole_number(Ramp ? static_cast<int32_t>(net.timesteps - t) : 1);
+  }
 #pragma GCC unroll 8
-      for (int i = 0; i < N; ++i) {
-        Vec none = broadcast(0.0f);
-        const auto fired = step_beside<Rule>(i, mem[i], none, h[i], constants);
-        received[i] = add_where(fired, received[i], worth);
-        if constexpr (Ramp && Counted) spikes[i] = count(spikes[i], fired);
-      }
-    }
+  for (int i = 0; i < N; ++i) {
+    store(row + i * kPack, to_float(received[i]));
+    if constexpr (Counted) store(counts + i * kPack, to_float(Ramp ? spikes[i] : received[i]));
+  }
+}
+
+// Whether what plain neurons, of threshold 1, send can be told from their potentials. What a neuron took in and has not
+// kept went out as spikes: after t steps of the current h it has sent start + t h - potential, and with a ramp the sum
+// of that over all steps. A current below 0 sends as little as 0 does, from a start below the threshold; one above the
+// threshold as much as the threshold, from a start that is not negative: so both may be clipped. Then no potential
+// exceeds 2 before a spike, or 1 after it, and the spike is taken away exactly; so each step loses at most 2^-23, and
+// after T of them all roundings, those of the sum and of `told` included, come to less than
+// (4 T (T + 1) + 5 T) 2^-24 spikes: a quarter of one.
+constexpr int64_t kTellingSteps = 1000;
+
+inline bool potentials_tell(const NetworkView& net, float start) {
+  constexpr bool pays = Vec::lanes > 4;  // with the others the sum takes longer than to count
+  return pays && net.code->levels[0] == 1.0f && net.timesteps <= kTellingSteps && start >= 0.0f && start < 1.0f;
+}
+
+// The same where potentials_tell: fewer operations, and none that waits for a comparison.
+template <int N, bool Ramp, bool Counted>
+SNNFAST_INLINE void staged_telling_lanes(const NetworkView& net, float start, float* row, float* counts) {
+  const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
+  const NeuronConstants<EagerVec> constants{zero, one, one};
+  EagerVec h[N], mem[N];
+  Vec sum[N];
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) {
+    h[i] = clip(load(row + i * kPack), zero, one);
+    mem[i] = broadcast(start);
+    sum[i] = zero;
+  }
+  for (int64_t t = 0; t < net.timesteps; ++t) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      store(row + i * kPack, to_float(received[i]));
-      if constexpr (Counted) store(counts + i * kPack + v * Vec::lanes, to_float(Ramp ? spikes[i] : received[i]));
+      EagerVec none = zero;
+      StagedRule::step(mem[i], none, h[i], constants);
+      // A sum, by the units that multiply: those that add have two more to make.
+      if constexpr (Ramp) sum[i] = multiply_add(mem[i], one, sum[i]);
     }
+  }
+  const auto steps = static_cast<float>(net.timesteps);
+  const auto told = [&](Vec current, float times, float starts, Vec kept) SNNFAST_ALWAYS {
+    const Vec taken = multiply_add(current, broadcast(times), broadcast(starts * start));
+    return round_down((taken - kept) + broadcast(0.5f));
+  };
+#pragma GCC unroll 8
+  for (int i = 0; i < N; ++i) {
+    const Vec spikes = told(h[i], steps, 1.0f, mem[i]);
+    if constexpr (Counted) store(counts + i * kPack, spikes);
+    store(row + i * kPack, Ramp ? told(h[i], steps * (steps + 1.0f) / 2.0f, steps, sum[i]) : spikes);
   }
 }
 
@@ -85,9 +133,15 @@ SNNFAST_INLINE void for_neurons_at_once(int64_t n_out, F&& f) {
 
 template <bool Ramp, bool Counted>
 void staged_turn(const NetworkView& net, int64_t l, float* rows, float* counts) {
+  const float start = net.code->layers[l].starts[0];  // all neurons'
+  const bool tells = potentials_tell(net, start);
   for_neurons_at_once<kTurnNeurons>(net.layers[l].n_out, [&](auto neurons, int64_t j) SNNFAST_ALWAYS {
-    staged_lanes<decltype(neurons)::value, Ramp, Counted>(net, net.code->layers[l].starts[j], rows + j * kPack,
-                                                          Counted ? counts + j * kPack : nullptr);
+    constexpr int N = decltype(neurons)::value;
+    for (int64_t at = j * kPack; at < (j + 1) * kPack; at += Vec::lanes) {
+      float* const counted = Counted ? counts + at : nullptr;
+      tells ? staged_telling_lanes<N, Ramp, Counted>(net, start, rows + at, counted)
+            : staged_lanes<N, Ramp, Counted>(net, start, rows + at, counted);
+    }
   });
 }
 

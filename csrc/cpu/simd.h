@@ -59,6 +59,10 @@ SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {_mm512_mask_blend_ps(m
 SNNFAST_INLINE Mask both(Mask a, Mask b) { return {static_cast<__mmask16>(a.m & b.m)}; }
 SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm512_maskz_max_ps(0xFFFF, a.v, b.v)}; }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm512_maskz_min_ps(0xFFFF, a.v, b.v)}; }
+// The smaller one, of their bits as numbers without sign.
+SNNFAST_INLINE Vec smaller_bits(Vec a, Vec b) {
+  return {_mm512_castsi512_ps(_mm512_maskz_min_epu32(0xFFFF, _mm512_castps_si512(a.v), _mm512_castps_si512(b.v)))};
+}
 SNNFAST_INLINE Vec magnitude(Vec a) {
   return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7FFFFFFF)))};
 }
@@ -138,6 +142,9 @@ SNNFAST_INLINE Vec choose(Mask m, Vec a, Vec b) { return {_mm256_blendv_ps(b.v, 
 SNNFAST_INLINE Mask both(Mask a, Mask b) { return {_mm256_and_ps(a.m, b.m)}; }
 SNNFAST_INLINE Vec larger(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 SNNFAST_INLINE Vec smaller(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+SNNFAST_INLINE Vec smaller_bits(Vec a, Vec b) {
+  return {_mm256_castsi256_ps(_mm256_min_epu32(_mm256_castps_si256(a.v), _mm256_castps_si256(b.v)))};
+}
 SNNFAST_INLINE Vec magnitude(Vec a) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)}; }
 SNNFAST_INLINE Vec sign_where(Mask m, Vec a) {
   return {_mm256_and_ps(m.m, _mm256_or_ps(_mm256_and_ps(a.v, _mm256_set1_ps(-0.0f)), _mm256_set1_ps(1.0f)))};
@@ -282,6 +289,11 @@ struct FusedVec : Vec {
 SNNFAST_INLINE FusedVec subtract_where(Mask m, FusedVec a, FusedVec b) {
   return Vec{_mm512_mask_fmsub_ps(a.v, m.m, _mm512_set1_ps(1.0f), b.v)};
 }
+#else
+using FusedVec = Vec;
+#endif
+
+#if defined(__AVX2__)
 // A Vec for chains of steps, which wait for every operation in turn. A neuron that has reached its threshold has two
 // numbers to go on with, a and a - b. As bits without sign, what it goes on with is the smaller one: where a >= b,
 // a - b is not negative and at most a; elsewhere a - b is negative, so larger than every positive a, and larger than a
@@ -290,12 +302,8 @@ struct EagerVec : Vec {
   EagerVec() = default;
   SNNFAST_INLINE EagerVec(Vec a) : Vec{a} {}
 };
-SNNFAST_INLINE EagerVec subtract_reached(Mask, EagerVec a, EagerVec b) {
-  const __m512i stays = _mm512_castps_si512(a.v), less = _mm512_castps_si512((Vec{a} - Vec{b}).v);
-  return Vec{_mm512_castsi512_ps(_mm512_maskz_min_epu32(0xFFFF, stays, less))};
-}
+SNNFAST_INLINE EagerVec subtract_reached(Mask, EagerVec a, EagerVec b) { return smaller_bits(a, Vec{a} - Vec{b}); }
 #else
-using FusedVec = Vec;
 using EagerVec = Vec;  // nearly as quick by itself
 #endif
 
