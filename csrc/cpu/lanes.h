@@ -126,7 +126,7 @@ struct LaneWeights {
 template <bool FromMemory, int Q, class Add>
 SNNFAST_INLINE void lane_sums(LaneWeights weights, const float* values, const uint32_t* ids, int64_t n_ids, Add&& add,
                               Pack (&h)[Q]) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int q = 0; q < Q; ++q) {
     for (int v = 0; v < kLaneVectors; ++v) h[q].v[v] = broadcast(0.0f);
   }
@@ -137,7 +137,7 @@ SNNFAST_INLINE void lane_sums(LaneWeights weights, const float* values, const ui
 #pragma GCC unroll 2
     for (int v = 0; v < kLaneVectors; ++v) {
       if constexpr (FromMemory) unknown_again(w);
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int q = 0; q < Q; ++q) h[q].v[v] = add(h[q].v[v], broadcast(w[q]), x.v[v]);
     }
   }
@@ -147,11 +147,12 @@ SNNFAST_INLINE void lane_sums(LaneWeights weights, const float* values, const ui
 template <bool FromMemory, class Weights, class Add, class F>
 SNNFAST_INLINE void for_lane_sums(int64_t n_out, Weights&& weights, const float* values, const uint32_t* ids,
                                   int64_t n_ids, Add&& add, F&& f) {
+  constexpr int most = Vec::lanes == 16 ? kLaneOutputs : kLaneOutputs / 2;  // with as many sums as registers hold
   int64_t j = 0;
-  for (; j + 2 < n_out; j += kLaneOutputs) {
-    Pack h[kLaneOutputs];
+  for (; j + 2 < n_out; j += most) {
+    Pack h[most];
     lane_sums<FromMemory>(weights(j), values, ids, n_ids, add, h);
-    for (int q = 0; q < kLaneOutputs && j + q < n_out; ++q) f(j + q, h[q]);
+    for (int q = 0; q < most && j + q < n_out; ++q) f(j + q, h[q]);
   }
   for (; j < n_out; j += 2) {
     Pack h[2];

@@ -8,40 +8,6 @@
 namespace snnfast {
 namespace {
 
-using StagedRule = NeuronRule<false, Reset::subtraction, false, false>;
-
-// The turn of N plain neurons, under currents (N rows, of which a vector is taken) that what they send replaces. Their
-// membranes stay in registers, and their chains of operations hide each other's latency. With a ramp, a spike is worth
-// the steps that are left, its own included; Counted: the spikes themselves are asked for as well (without a ramp they
-// are the same).
-template <int N, bool Ramp, bool Counted>
-SNNFAST_INLINE void staged_lanes(const NetworkView& net, float start, float* row, float* counts) {
-  const NeuronConstants<Vec> constants{broadcast(0.0f), broadcast(1.0f), broadcast(net.code->levels[0])};
-  Vec h[N], mem[N];
-  Integers received[N], spikes[N];
-#pragma GCC unroll 8
-  for (int i = 0; i < N; ++i) {
-    h[i] = load(row + i * kPack);
-    mem[i] = broadcast(start);
-    received[i] = spikes[i] = no_count();
-  }
-  for (int64_t t = 0; t < net.timesteps; ++t) {
-    const Integers worth = whole_number(Ramp ? static_cast<int32_t>(net.timesteps - t) : 1);
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) {
-      Vec none = broadcast(0.0f);
-      const auto fired = step_beside<StagedRule>(i, mem[i], none, h[i], constants);
-      received[i] = add_where(fired, received[i], worth);
-      if constexpr (Ramp && Counted) spikes[i] = count(spikes[i], fired);
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < N; ++i) {
-    store(row + i * kPack, to_float(received[i]));
-    if constexpr (Counted) store(counts + i * kPack, to_float(Ramp ? spikes[i] : received[i]));
-  }
-}
-
 // Whether what plain neurons, of threshold 1, send can be told from their potentials. What a neuron took in and has not
 // kept went out as spikes: after t steps of the current h it has sent start + t h - potential, and with a ramp the sum
 // of that over all steps. A current below 0 sends as little as 0 does, from a start below the threshold; one above the
@@ -51,14 +17,16 @@ SNNFAST_INLINE void staged_lanes(const NetworkView& net, float start, float* row
 // (4 T (T + 1) + 5 T) 2^-24 spikes: a quarter of one.
 constexpr int64_t kTellingSteps = 1000;
 
-inline bool potentials_tell(const NetworkView& net, float start) {
-  constexpr bool pays = Vec::lanes > 4;  // with the others the sum takes longer than to count
-  return pays && net.code->levels[0] == 1.0f && net.timesteps <= kTellingSteps && start >= 0.0f && start < 1.0f;
+inline bool potentials_tell(const CodeView& code, int64_t timesteps, float start) {
+  return code.copies == 1 && timesteps <= kTellingSteps && start >= 0.0f && start < 1.0f;
 }
 
-// The same where potentials_tell: fewer operations, and none that waits for a comparison.
-template <int N, bool Ramp, bool Counted>
-SNNFAST_INLINE void staged_telling_lanes(const NetworkView& net, float start, float* row, float* counts) {
+// The turn of N such neurons, under currents (N rows, of which a vector is taken) that what they send replaces. Their
+// membranes stay in registers, and their chains of operations, in which nothing waits for a comparison, hide each
+// other's latency. With a ramp, a spike is worth the steps that are left, its own included. `counts`: where the spikes
+// themselves go, or null.
+template <int N, bool Ramp>
+SNNFAST_INLINE void staged_lanes(const NetworkView& net, float start, float* row, float* counts) {
   const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
   const NeuronConstants<EagerVec> constants{zero, one, one};
   EagerVec h[N], mem[N];
@@ -73,9 +41,9 @@ SNNFAST_INLINE void staged_telling_lanes(const NetworkView& net, float start, fl
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
       EagerVec none = zero;
-      StagedRule::step(mem[i], none, h[i], constants);
-      // A sum, by the units that multiply: those that add have two more to make.
-      if constexpr (Ramp) sum[i] = multiply_add(mem[i], one, sum[i]);
+      NeuronRule<false, Reset::subtraction, false, false>::step(mem[i], none, h[i], constants);
+      // Where they are fused, by the units that multiply: those that add have two more sums to make.
+      if constexpr (Ramp) sum[i] = Vec::lanes > 4 ? multiply_add(mem[i], one, sum[i]) : sum[i] + mem[i];
     }
   }
   const auto steps = static_cast<float>(net.timesteps);
@@ -86,12 +54,13 @@ SNNFAST_INLINE void staged_telling_lanes(const NetworkView& net, float start, fl
 #pragma GCC unroll 8
   for (int i = 0; i < N; ++i) {
     const Vec spikes = told(h[i], steps, 1.0f, mem[i]);
-    if constexpr (Counted) store(counts + i * kPack, spikes);
+    if (counts) store(counts + i * kPack, spikes);
     store(row + i * kPack, Ramp ? told(h[i], steps * (steps + 1.0f) / 2.0f, steps, sum[i]) : spikes);
   }
 }
 
-// The same with copies. What they send and what it is worth are whole numbers, and products and sums below 2^24: exact.
+// The same with copies, or of any start and number of steps. What they send and what it is worth are whole numbers, and
+// products and sums below 2^24: exact.
 template <bool Even, int N>
 SNNFAST_INLINE void staged_copies(const NetworkView& net, const CopiesOf& copies, float start, float* rows,
                                   float* counts) {
@@ -131,16 +100,12 @@ SNNFAST_INLINE void for_neurons_at_once(int64_t n_out, F&& f) {
   for (; j < n_out; ++j) f(VectorCount<1>{}, j);
 }
 
-template <bool Ramp, bool Counted>
+template <bool Ramp>
 void staged_turn(const NetworkView& net, int64_t l, float* rows, float* counts) {
   const float start = net.code->layers[l].starts[0];  // all neurons'
-  const bool tells = potentials_tell(net, start);
   for_neurons_at_once<kTurnNeurons>(net.layers[l].n_out, [&](auto neurons, int64_t j) SNNFAST_ALWAYS {
-    constexpr int N = decltype(neurons)::value;
     for (int64_t at = j * kPack; at < (j + 1) * kPack; at += Vec::lanes) {
-      float* const counted = Counted ? counts + at : nullptr;
-      tells ? staged_telling_lanes<N, Ramp, Counted>(net, start, rows + at, counted)
-            : staged_lanes<N, Ramp, Counted>(net, start, rows + at, counted);
+      staged_lanes<decltype(neurons)::value, Ramp>(net, start, rows + at, counts ? counts + at : nullptr);
     }
   });
 }
@@ -163,10 +128,9 @@ inline void lanes_turn(const NetworkView& net, int64_t l, float* rows, float* co
   const CodeView& code = *net.code;
   const LayerView& layer = net.layers[l];
   if (code.kind == static_cast<int>(CodeKind::staged)) {
-    if (code.copies > 1) return staged_copies_turn(net, l, rows, counts);
-    auto* turn = code.ramp ? counts ? staged_turn<true, true> : staged_turn<true, false>
-                 : counts  ? staged_turn<false, true>
-                           : staged_turn<false, false>;
+    auto* turn = !potentials_tell(code, net.timesteps, code.layers[l].starts[0]) ? staged_copies_turn
+                 : code.ramp                                                     ? staged_turn<true>
+                                                                                 : staged_turn<false>;
     return turn(net, l, rows, counts);
   }
   const Vec zero = broadcast(0.0f), offset = broadcast(code.offset);
