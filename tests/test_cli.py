@@ -539,6 +539,11 @@ def test_the_limit_of_the_environment(tmp_path, capsys):
     for options, limit in (([], 500), (["--max-steps", "none"], 200)):
         assert main([*command, *options]) == 0
         assert strict_json(capsys.readouterr().out)["max_steps"] == limit
+    command = ["record", str(tmp_path / "p"), "--env", "MountainCar-v0", "--size", "600", "--json", "-"]
+    for options, limit in (([], 500), (["--max-steps", "none"], 200)):
+        assert main([*command, "--out", str(tmp_path / f"replay{limit}"), *options]) == 0
+        metadata = strict_json(capsys.readouterr().out)["metadata"]
+        assert metadata["max_steps"] == metadata["episode_lengths"][0] == limit
 
 
 def test_only_a_file_goes_before_the_word(files, tmp_path, capsys, monkeypatch):

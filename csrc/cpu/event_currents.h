@@ -68,6 +68,7 @@ static_assert(kMostRows <= kLongestList);
 
 constexpr int64_t kBeside = 8;  // ids of a list that are put beside the others' at once
 static_assert(kBeside <= kAtOnce, "what is read past a list's end is within it");
+static_assert(2 <= kBeside, "ids are read two places ahead");
 
 // Room for lists of up to `ids` ids a step, cut into up to so many segments.
 template <class Arena>

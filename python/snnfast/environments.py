@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode
 
-from snnfast.spec import FloatArray
+from snnfast.spec import FloatArray, check_count
 
 
 class Interface(NamedTuple):
@@ -52,6 +52,19 @@ def find(env_id: object) -> EnvSpec:
         near = [known[name] for name in difflib.get_close_matches(env_id.lower(), list(known), n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(near)}?" if near else "gymnasium.pprint_registry() lists all of them"
         raise ValueError(f"env_id must be a registered Gymnasium environment, got {env_id!r}; {hint}") from error
+
+
+def step_limit(spec: EnvSpec, max_steps: int | None) -> int:
+    """The limit of an episode in steps: the one asked for, else, for ``None``, the environment's own.
+
+    Raises:
+        TypeError, ValueError: if ``max_steps`` is no number of steps, or ``None`` and the environment has no limit.
+    """
+    if max_steps is not None:
+        return check_count("max_steps", max_steps)
+    if spec.max_episode_steps is None:
+        raise ValueError(f"max_steps must be given: environment {spec.id!r} is registered without a limit of its own")
+    return spec.max_episode_steps
 
 
 def check_spaces(env_id: str, observations: gym.Space[Any], actions: gym.Space[Any]) -> Interface:

@@ -128,7 +128,8 @@ def add(subparsers: Subparsers) -> None:
         "--percentile",
         type=float,
         metavar="P",
-        help="of robust and neuron scaling, in percent (default: the preset's; rate with a calibrated exit tries some)",
+        help="of robust and neuron scaling, in percent (default: the preset's; rate with neuron scaling and a "
+        "calibrated exit tries several)",
     )
     _switch(ranges, "--shift", "begin each neuron's range at its lower percentile (neuron scaling)")
     ranges.add_argument(

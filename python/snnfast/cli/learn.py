@@ -22,6 +22,7 @@ from snnfast.cli.common import (
     need_env,
     number,
     read_policy,
+    steps_or_none,
 )
 from snnfast.learning import make_policy, record_replay, save_policy, train_policy_gradient
 from snnfast.learning.environments import interface, make_environment
@@ -84,10 +85,11 @@ def add(subparsers: Subparsers) -> None:
     parser.add_argument("--size", type=count, default=20_000, metavar="N", help="states to record (default: 20000)")
     parser.add_argument(
         "--max-steps",
-        type=count,
+        type=steps_or_none,
         default=500,
         metavar="N",
-        help="limit of an episode, in place of the environment's own, which may be shorter or longer (default: 500)",
+        help="limit of an episode, in place of the environment's own, which may be shorter or longer; 'none' keeps "
+        "that one (default: 500)",
     )
 
 

@@ -78,7 +78,7 @@ def _running(spec: NetworkSpec, potential: FloatArray) -> FloatArray:
 
 def margins(outputs: FloatArray) -> FloatArray:
     """The largest output less the second, along the last axis, in float32."""
-    if outputs.shape[-1] == 2:  # the same number in a fifth of the time
+    if outputs.shape[-1] == 2:  # the same number, without sorting
         two: FloatArray = np.abs(outputs[..., 0] - outputs[..., 1])
         return two
     best = np.partition(outputs, -2, axis=-1)

@@ -71,14 +71,6 @@ class Environments(Protocol):
         """One step, the ``number``-th since the reset: observations, rewards, and whether the episode ended."""
 
 
-def step_limit(spec: EnvSpec, max_steps: int | None) -> int:
-    """The limit of an episode in steps: the one asked for, else the environment's own."""
-    limit = spec.max_episode_steps if max_steps is None else max_steps
-    if limit is None:
-        raise ValueError(f"max_steps must be given: environment {spec.id!r} is registered without a limit of its own")
-    return limit
-
-
 def check_render_mode(spec: EnvSpec, mode: str) -> None:
     """Raise a ``ValueError`` unless the environment can be drawn in this mode, as its first picture shows."""
     with contextlib.ExitStack() as stack:

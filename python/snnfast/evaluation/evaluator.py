@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snnfast import plots
-from snnfast.environments import failed, find
+from snnfast.environments import failed, find, step_limit
 from snnfast.evaluation import environments
 from snnfast.evaluation.agents import Agent, Asker, deciding
 from snnfast.evaluation.environments import Environments, Ints
@@ -93,7 +93,7 @@ def evaluate(
     began = time.perf_counter()
     spec = find(env_id)
     episodes = check_count("episodes", episodes)
-    limit = environments.step_limit(spec, None if max_steps is None else check_count("max_steps", max_steps))
+    limit = step_limit(spec, max_steps)
     seed = check_count("seed", seed, minimum=0, maximum=2**64 - 1)
     epsilon = check_float("epsilon", epsilon)
     if not 0 <= epsilon <= 1:

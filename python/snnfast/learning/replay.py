@@ -14,7 +14,7 @@ from torch import nn
 
 from snnfast import checkpoint
 from snnfast.checkpoint import CheckpointError
-from snnfast.environments import Interface, failed, observed
+from snnfast.environments import Interface, failed, find, observed, step_limit
 from snnfast.info import versions
 from snnfast.learning import environments
 from snnfast.learning.acting import FloatArray, batch_outputs
@@ -117,7 +117,7 @@ def record_replay(
     policy: nn.Module | Callable[[Any], Any],
     *,
     size: int = 20_000,
-    max_steps: int = 500,
+    max_steps: int | None = 500,
     seed: int = 1,
 ) -> Replay:
     """Let ``policy`` act greedily and record the states it decides in, episode after episode, until there are ``size``.
@@ -132,7 +132,7 @@ def record_replay(
         policy: a module or function from observations (B, n_in) to outputs (B, n_actions). It must give the same
             outputs for the same observation every time.
         size: number of states to record.
-        max_steps: the longest an episode may take.
+        max_steps: the longest an episode may take, in place of the environment's own limit; ``None`` keeps that one.
         seed: of the first episode.
 
     Raises:
@@ -143,14 +143,15 @@ def record_replay(
     """
     check_count("size", size)
     check_count("seed", seed, minimum=0, maximum=2**32)
-    environment = environments.make_environment(env_id, max_steps)
+    limit = step_limit(find(env_id), max_steps)
+    environment = environments.make_environment(env_id, limit)
     try:
         interface = environments.interface(env_id, environment)
     finally:
         environment.close()
     with one_thread(), evaluation_mode(*([policy] if isinstance(policy, nn.Module) else [])):
         outputs = batch_outputs(policy, interface.n_in, interface.n_actions)
-        episodes = _play_in_step(env_id, interface, outputs, size, max_steps, seed)
+        episodes = _play_in_step(env_id, interface, outputs, size, limit, seed)
     lengths = [len(actions) for _, actions, _ in episodes]
     surplus = sum(lengths) - size
     if surplus:
@@ -167,7 +168,7 @@ def record_replay(
         {
             "env_id": env_id,
             "seed": int(seed),
-            "max_steps": int(max_steps),
+            "max_steps": limit,
             "size": int(size),
             "policy": type(policy).__name__,
             "policy_sha256": checkpoint.content_hash(policy.state_dict()) if isinstance(policy, nn.Module) else None,
