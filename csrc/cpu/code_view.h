@@ -29,7 +29,7 @@ struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
 };
 
 // Of a network that runs a sample per lane (lanes.h), at most; the first: hidden neurons of a layer of rate.
-constexpr int64_t kRateLanesWidest = 80, kLanesOutputs = 8;
+constexpr int64_t kRateLanesWidest = 192, kLanesOutputs = 8;
 constexpr int kLaneOutputs = 8;  // whose sums are made together, at most
 constexpr int kLaneVectors = 2;  // of samples, that share a weight while it is in a register
 

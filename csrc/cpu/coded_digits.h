@@ -2,6 +2,7 @@
 // Code "digits": every layer at every step, each sending a digit of what it has still to send.
 #pragma once
 
+#include "cpu/coded_arrivals.h"
 #include "cpu/coded_exit.h"
 
 namespace snnfast {
@@ -10,9 +11,10 @@ namespace {
 // Whether one of a layer's drives is above 1, or no number.
 inline bool is_beyond(const LayerView& layer, const float* drives) {
   const Vec one = broadcast(1.0f);
-  Mask within = at_least(one, one);
-  for (int64_t j = 0; j < layer.padded; j += Vec::lanes) within = both(within, at_least(one, load(drives + j)));
-  return bits(within) != bits(at_least(one, one));
+  const uint32_t all = bits(at_least(one, one));
+  uint32_t within = all;  // a mask that the next comparison narrows would be waited for
+  for (int64_t j = 0; j < layer.padded; j += Vec::lanes) within &= bits(at_least(one, load(drives + j)));
+  return within != all;
 }
 
 inline bool any_beyond(const NetworkView& net, const CodedSample& s) {
@@ -21,73 +23,51 @@ inline bool any_beyond(const NetworkView& net, const CodedSample& s) {
   return any;
 }
 
-// What the layer before has sent is added to a layer's drives.
-inline void digits_arrive(const LayerView& layer, float* drives, const CodedSample& s) {
-  constexpr int L = Vec::lanes;
-  for_panels(layer, [&](auto vectors, int64_t begin, const float* weights) {
-    constexpr int V = decltype(vectors)::value;
-    Vec h[V];
-    panel_current<V>(weights, s, h);
-    for (int v = 0; v < V; ++v) store(drives + begin + v * L, load(drives + begin + v * L) + h[v]);
-  });
-}
-
-template <bool Signed>
+// Recorded: spikes, counts or potentials are asked for.
+template <bool Signed, bool Recorded>
 void digits_layer_step(const NetworkView& net, const Request& request, int64_t l, int64_t t, CodedSample& s) {
-  constexpr int L = Vec::lanes;
   const LayerView& layer = net.layers[l];
   const CodeLayerView& tables = net.code->layers[l];
   float* const drives = s.state + tables.offset;
   float* const sents = s.sent + tables.offset;
-  if (l > 0 && s.n_ids > 0) {  // or no drive changes
-    digits_arrive(layer, drives, s);
-    s.beyond[l] = is_beyond(layer, drives);
-  }
+  if (l > 0 && s.n_ids > 0) s.beyond[l] = is_beyond(layer, drives);  // or no drive has changed
   const CodedRecord record = record_of(net, request, l, t, s.row);
   if (!tables.active[t] && !record.spikes && !record.potentials) {
     s.n_ids = 0;
     return;
   }
   const Vec zero = broadcast(0.0f), one = broadcast(1.0f);
-  for_panels(layer, [&](auto vectors, int64_t begin, const float*) {
-    constexpr int V = decltype(vectors)::value;
-    const int64_t row = t * layer.padded + begin;
-    Vec digits[V], left[V], spikes[V];
-    for (int v = 0; v < V; ++v) {
-      const int64_t at = begin + v * L;
-      const Vec drive = load(drives + at), value = load(tables.values + row + v * L),
-                threshold = load(tables.thresholds + row + v * L);
-      Vec sent = load(sents + at);
-      const Vec wanted = tables.guards ? drive - load(tables.guards + row + v * L) : drive;
-      Mask fired;
-      digits[v] = digit_step<Signed>(clip(wanted, zero, one), sent, value, threshold, one, fired);
-      spikes[v] = keep_where(fired, one);
-      left[v] = clip(drive, zero, one) - sent;
-      store(sents + at, sent);
-      store(s.next + at, digits[v] * value);
+  const int64_t padded = layer.padded, n = layer.n_out;
+  const float *const values = tables.values + t * padded, *const thresholds = tables.thresholds + t * padded,
+                     *const guards = Signed ? nullptr : tables.guards + t * padded;
+  float* const next = s.next;
+  for (int64_t j = 0; j < padded; j += Vec::lanes) {
+    const Vec drive = load(drives + j), value = load(values + j);
+    Vec sent = load(sents + j), wanted = drive;
+    if constexpr (!Signed) wanted = drive - load(guards + j);
+    Mask fired;
+    const Vec digit = digit_step<Signed>(clip(wanted, zero, one), sent, value, load(thresholds + j), one, fired);
+    store(sents + j, sent);
+    store(next + j, digit * value);
+    if constexpr (!Recorded) continue;
+    if (record.spikes) write_lanes(record.spikes, j, n, &digit, 1);
+    if (record.counts) {
+      const Vec spikes = keep_where(fired, one);
+      add_lanes(record.counts, j, n, &spikes, 1);
     }
-    if (record.spikes) write_lanes(record.spikes, begin, layer.n_out, digits, V);
-    if (record.counts) add_lanes(record.counts, begin, layer.n_out, spikes, V);
-    if (record.potentials) write_lanes(record.potentials, begin, layer.n_out, left, V);
-  });
+    if (record.potentials) {
+      const Vec left = clip(drive, zero, one) - sent;
+      write_lanes(record.potentials, j, n, &left, 1);
+    }
+  }
   send(layer, s);
 }
 
+// What arrives is in s.running already.
 inline void digits_output_step(const NetworkView& net, const Request& request, int64_t t, CodedSample& s) {
-  constexpr int L = Vec::lanes;
-  const int64_t l = net.n_layers - 1;
-  const LayerView& layer = net.layers[l];
+  const int64_t l = net.n_layers - 1, n = net.layers[l].n_out;
   const CodedRecord record = record_of(net, request, l, t, s.row);
-  for_panels(layer, [&](auto vectors, int64_t begin, const float* weights) {
-    constexpr int V = decltype(vectors)::value;
-    Vec h[V];
-    panel_current<V>(weights, s, h);
-    for (int v = 0; v < V; ++v) {
-      h[v] = load(s.running + begin + v * L) + h[v];
-      store(s.running + begin + v * L, h[v]);
-    }
-    if (record.potentials) write_lanes(record.potentials, begin, layer.n_out, h, V);
-  });
+  if (record.potentials) __builtin_memcpy(record.potentials, s.running, static_cast<size_t>(n) * sizeof(float));
 }
 
 // Whether no drive can end above what certificates hold for.

@@ -2,7 +2,7 @@
 // Code "rate": copies of integrate-and-fire neurons, or signed ones, all layers at every step.
 #pragma once
 
-#include "cpu/coded_sample.h"
+#include "cpu/coded_arrivals.h"
 #include "cpu/copies.h"
 
 namespace snnfast {
@@ -38,69 +38,49 @@ SNNFAST_INLINE void step_panel(const CopiesOf& copies, float* mem, float* net, V
   }
 }
 
-template <bool Signed>
+// Recorded: spikes, counts or potentials are asked for.
+template <bool Signed, bool Recorded>
 void rate_layer_step(const NetworkView& net, const Request& request, int64_t l, int64_t t, CodedSample& s) {
-  constexpr int L = Vec::lanes;
   const LayerView& layer = net.layers[l];
   const CodeView& code = *net.code;
   const CopiesOf copies(code);
   const CodedRecord record = record_of(net, request, l, t, s.row);
-  for_panels(layer, [&](auto vectors, int64_t begin, const float* weights) {
-    constexpr int V = decltype(vectors)::value;
-    Vec sent[V];  // what arrives, at first
-    if (l == 0) {
-      for (int v = 0; v < V; ++v) sent[v] = load(s.constant + begin + v * L);
-    } else {
-      if (code.whole_products) {
-        panel_current<V, true>(weights, s, sent);
-      } else {
-        panel_current<V>(weights, s, sent);
-      }
-      for (int v = 0; v < V; ++v) sent[v] = sent[v] + load(layer.bias + begin + v * L);
-    }
-    float* mem = s.state + code.layers[l].offset + begin;
-    step_panel<Signed, V>(copies, mem, s.sent + code.layers[l].offset + begin, sent);
-    for (int v = 0; v < V; ++v) store(s.next + begin + v * L, sent[v]);
-    if (record.spikes) write_lanes(record.spikes, begin, layer.n_out, sent, V);
+  float *const mem = s.state + code.layers[l].offset, *const before = s.sent + code.layers[l].offset,
+               *const next = s.next;
+  const Arrived arrived(layer, l, s);
+  const int64_t padded = layer.padded, n = layer.n_out;
+  for (int64_t j = 0; j < padded; j += Vec::lanes) {
+    Vec sent[1] = {arrived.current(j)};
+    step_panel<Signed, 1>(copies, mem + j, before + j, sent);
+    store(next + j, sent[0]);
+    if constexpr (!Recorded) continue;
+    if (record.spikes) write_lanes(record.spikes, j, n, sent, 1);
     if (record.counts) {
-      for (int v = 0; Signed && v < V; ++v) sent[v] = magnitude(sent[v]);
-      add_lanes(record.counts, begin, layer.n_out, sent, V);
+      if constexpr (Signed) sent[0] = magnitude(sent[0]);
+      add_lanes(record.counts, j, n, sent, 1);
     }
     if (record.potentials) {
-      Vec first[V];
-      for (int v = 0; v < V; ++v) first[v] = load(mem + v * L);
-      write_lanes(record.potentials, begin, layer.n_out, first, V);
+      const Vec membrane = load(mem + j);
+      write_lanes(record.potentials, j, n, &membrane, 1);
     }
-  });
+  }
   send(layer, s);
 }
 
 // The last layer: its currents add up, to a potential, and to a weighted sum for the other read-outs.
 inline void rate_output_step(const NetworkView& net, const Request& request, int64_t t, CodedSample& s) {
-  constexpr int L = Vec::lanes;
   const int64_t l = net.n_layers - 1;
   const LayerView& layer = net.layers[l];
   const CodedRecord record = record_of(net, request, l, t, s.row);
   const bool leaves = net.code->exit != static_cast<int>(ExitKind::none);
-  for_panels(layer, [&](auto vectors, int64_t begin, const float* weights) {
-    constexpr int V = decltype(vectors)::value;
-    Vec h[V], total[V];
-    if (l == 0) {
-      for (int v = 0; v < V; ++v) h[v] = load(s.constant + begin + v * L);
-    } else {
-      panel_current<V>(weights, s, h);
-      for (int v = 0; v < V; ++v) h[v] = h[v] + load(layer.bias + begin + v * L);
-    }
-    for (int v = 0; v < V; ++v) {
-      const int64_t at = begin + v * L;
-      total[v] = load(s.output + at) + h[v];
-      store(s.output + at, total[v]);
-      const Vec weighs = leaves ? total[v] : h[v];
-      const Vec term = net.code->step_weights ? broadcast(net.code->step_weights[t]) * weighs : total[v];
-      store(s.weighted + at, load(s.weighted + at) + term);
-    }
-    if (record.potentials) write_lanes(record.potentials, begin, layer.n_out, total, V);
-  });
+  const Arrived arrived(layer, l, s);
+  for (int64_t j = 0; j < layer.padded; j += Vec::lanes) {
+    const Vec h = arrived.current(j), total = load(s.output + j) + h, weighs = leaves ? total : h;
+    store(s.output + j, total);
+    const Vec term = net.code->step_weights ? broadcast(net.code->step_weights[t]) * weighs : total;
+    store(s.weighted + j, load(s.weighted + j) + term);
+    if (record.potentials) write_lanes(record.potentials, j, layer.n_out, &total, 1);
+  }
   const float* decoded = net.decoding == static_cast<int>(Decoding::potential) ? s.output : s.weighted;
   const float divisor = net.code->divisors                                           ? net.code->divisors[t]
                         : net.decoding == static_cast<int>(Decoding::mean_potential) ? static_cast<float>(net.timesteps)

@@ -17,6 +17,10 @@ namespace {
 // Samples that run side by side, step by step; those that stop early leave.
 constexpr int64_t kSideBySide = 16;
 
+// A block of weights, see coded_arrivals.h: of so many inputs, for a panel of outputs; 32 KB.
+constexpr int64_t kBlockInputs = 32768 / (kPanel * static_cast<int64_t>(sizeof(float)));
+static_assert(kBlockInputs % 64 == 0, "lists are written by words");
+
 struct CodedSample {
   int64_t row;      // in the batch
   float* features;  // (features), or the observation itself
@@ -27,6 +31,9 @@ struct CodedSample {
   float* next;      // (widest) what the layer that fires now sends
   uint32_t* ids;    // the neurons whose value is not zero, ascending
   int64_t n_ids;
+  int32_t* cuts;    // how many of them come before each block of kBlockInputs neurons
+  float* arriving;  // (widest) what a layer receives from them
+  float* to;        // the row where that goes
   float* current;   // (widest), of a turn
   float* received;  // (widest) what a layer has sent in its turn so far, in smallest spikes
   float* output;    // (padded last), all three
@@ -70,6 +77,8 @@ inline CodedSample take_coded(Arena& arena, const NetworkView& net) {
   s.values = arena.take<float>(sizes.widest);
   s.next = arena.take<float>(sizes.widest);
   s.ids = arena.take<uint32_t>(sizes.widest + kAtOnce);
+  s.cuts = arena.take<int32_t>(sizes.widest / kBlockInputs + 1);
+  s.arriving = arena.take<float>(sizes.widest);
   s.current = arena.take<float>(sizes.widest);
   s.received = arena.take<float>(sizes.widest);
   s.output = arena.take<float>(sizes.last_padded);
@@ -77,25 +86,6 @@ inline CodedSample take_coded(Arena& arena, const NetworkView& net) {
   s.running = arena.take<float>(sizes.last_padded);
   s.beyond = arena.take<bool>(net.n_layers);
   return s;
-}
-
-// The current of one panel: weights times values, inputs ascending, without the bias. Fused: where no product is
-// rounded, so that a fused multiply-add gives the same bits.
-template <int V, bool Fused = false>
-SNNFAST_INLINE void panel_current(const float* weights, const CodedSample& s, Vec (&h)[V]) {
-  constexpr int L = Vec::lanes;
-#pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) h[v] = broadcast(0.0f);
-  for (int64_t i = 0; i < s.n_ids; ++i) {
-    const int64_t id = s.ids[i];
-    const Vec x = broadcast(s.values[id]);
-    const float* row = weights + id * (V * L);
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      const Vec weight = load(row + v * L);
-      h[v] = Fused ? multiply_add(weight, x, h[v]) : h[v] + weight * x;
-    }
-  }
 }
 
 // Call f(vectors, first output, weights) for every panel of a layer, its vectors as a compile-time constant.
@@ -116,6 +106,7 @@ inline void send(const LayerView& layer, CodedSample& s) {
   const Vec zero = broadcast(0.0f);
   int64_t n = 0;
   for (int64_t j = 0; j < layer.n_out; j += 64) {
+    if (j % kBlockInputs == 0) s.cuts[j / kBlockInputs] = static_cast<int32_t>(n);
     uint64_t word = 0;
     for (int64_t k = 0; k < 64 && j + k < layer.padded; k += L) {
       const Vec value = load(s.values + j + k);

@@ -10,19 +10,12 @@ namespace snnfast {
 namespace {
 
 // The complete current of a layer, from what the layer before has sent in its turn. Row of (padded).
-inline void turn_current(const NetworkView& net, int64_t l, const CodedSample& s, float* current) {
-  constexpr int L = Vec::lanes;
+inline void turn_current(const NetworkView& net, int64_t l, CodedSample& s, float* current) {
   const LayerView& layer = net.layers[l];
-  if (l == 0) {
-    __builtin_memcpy(current, s.constant, static_cast<size_t>(layer.padded) * sizeof(float));
-    return;
-  }
-  for_panels(layer, [&](auto vectors, int64_t begin, const float* weights) {
-    constexpr int V = decltype(vectors)::value;
-    Vec h[V];
-    panel_current<V>(weights, s, h);
-    for (int v = 0; v < V; ++v) store(current + begin + v * L, h[v] + load(layer.bias + begin + v * L));
-  });
+  s.to = s.arriving;
+  if (l > 0) arrive<false>(layer, false, &s, 1);
+  const Arrived arrived(layer, l, s);
+  for (int64_t j = 0; j < layer.padded; j += Vec::lanes) store(current + j, arrived.current(j));
 }
 
 // Steps from .. to - 1 of a turn of plain neurons with copies, under the constant current in s.current.

@@ -480,18 +480,16 @@ const float* Plan::rows(const std::vector<float>& table, int64_t n, int64_t padd
 namespace {
 
 // The widest layer of networks that run a sample per lane. Beyond it rows of weights for the inputs that spiked are
-// less work: the denser the spikes are, and the fewer the additions per number, the later. (Measured with AVX2 and
-// AVX-512.)
-int64_t lanes_widest(const CodeSpec& code) {
+// less work: the denser the spikes are, the fewer the additions per number, and the more sums fit into registers, the
+// later. (Measured with AVX2 and AVX-512; side by side, radix and staged neurons have not caught up by 512.)
+int64_t lanes_widest(const CodeSpec& code, int64_t lanes) {
   switch (code.kind) {
     case CodeKind::rate:
-      return code.exit == ExitKind::none ? kRateLanesWidest : 32;
+      return code.exit != ExitKind::none ? 32 : lanes == 16 ? kRateLanesWidest : 80;
     case CodeKind::digits:
-      return 64;
-    case CodeKind::radix:
-      return 128;
+      return lanes == 16 ? 96 : 80;
     default:
-      return 256;
+      return 512;
   }
 }
 
@@ -513,19 +511,21 @@ bool products_are_whole(const NetworkSpec& spec, int64_t copies) {
 }
 
 // As many samples side by side as take about as long as a pack of lanes (measured too): the wider, the more.
-int64_t fewest_lanes(const CodeSpec& code, int64_t pack, int64_t widest) {
+int64_t fewest_lanes(const CodeSpec& code, int64_t lanes, int64_t widest) {
   const auto width = static_cast<double>(widest);
+  const int64_t pack = kLaneVectors * lanes;
+  const bool wide = lanes == 16;
   double share = 0.0;
   switch (code.kind) {
     case CodeKind::rate:
       if (code.exit != ExitKind::none) return pack;  // it takes several packs' samples to keep lanes busy
-      share = width / 90.0;
+      share = width / (wide ? 150.0 : 90.0);
       break;
     case CodeKind::digits:
-      share = width / (code.exit == ExitKind::none ? 90.0 : 60.0);
+      share = width / (code.exit == ExitKind::none ? wide ? 115.0 : 90.0 : wide ? 105.0 : 60.0);
       break;
     default:
-      share = std::sqrt(width) / 19.0;
+      share = std::sqrt(width) / 24.0;
   }
   return static_cast<int64_t>(std::ceil(static_cast<double>(pack) * std::clamp(share, 0.15, 1.0)));
 }
@@ -534,7 +534,7 @@ int64_t fewest_lanes(const CodeSpec& code, int64_t pack, int64_t widest) {
 
 void Plan::build_code(const NetworkSpec& spec) {
   const CodeSpec& code = spec.code;
-  lanes_widest_ = lanes_widest(code);
+  lanes_widest_ = lanes_widest(code, kernels_.lanes);
   code_.kind = static_cast<int>(code.kind);
   code_.exit = static_cast<int>(code.exit);
   code_.copies = std::max(1, static_cast<int>(code.levels.size()));
@@ -591,7 +591,7 @@ void Plan::build_code(const NetworkSpec& spec) {
   }
   if (code.kind == CodeKind::digits && code_.lanes) code_.lanes = build_digit_steps(spec);
   code_.whole_products = code.kind == CodeKind::rate && products_are_whole(spec, code_.copies);
-  code_.fewest_lanes = fewest_lanes(code, kLaneVectors * kernels_.lanes, widest);
+  code_.fewest_lanes = fewest_lanes(code, kernels_.lanes, widest);
   code_.layers = code_layers_.data();
 }
 

@@ -55,7 +55,7 @@ inline void start_coded(const NetworkView& net, const Request& request, int64_t 
   zero(s.sent, code.state);
   zero(s.output, last.padded);
   zero(s.weighted, last.padded);
-  __builtin_memcpy(s.running, last.bias, static_cast<size_t>(last.padded) * sizeof(float));  // of digits
+  for (int64_t j = 0; j < last.padded; ++j) s.running[j] = last.bias[j] + 0.0f;  // of digits: -0 is +0 from now on
 }
 
 // Records of the steps that a sample no longer runs.
@@ -85,11 +85,18 @@ inline void finish_coded(const NetworkView& net, const Request& request, const C
 // One step of a hidden layer, of the codes in which all layers take part.
 using LayerStep = void (*)(const NetworkView&, const Request&, int64_t l, int64_t t, CodedSample&);
 
-inline LayerStep layer_step(const NetworkView& net) {
+template <bool Recorded>
+LayerStep layer_step(const NetworkView& net) {
   if (net.code->kind == static_cast<int>(CodeKind::digits)) {
-    return is_guarded(net) ? digits_layer_step<false> : digits_layer_step<true>;
+    return is_guarded(net) ? digits_layer_step<false, Recorded> : digits_layer_step<true, Recorded>;
   }
-  return net.code->signed_spikes ? rate_layer_step<true> : rate_layer_step<false>;
+  return net.code->signed_spikes ? rate_layer_step<true, Recorded> : rate_layer_step<false, Recorded>;
+}
+
+// Where what the layer before has sent goes: of digits, into drives and outputs at once.
+inline float* arrival_row(const NetworkView& net, int64_t l, const CodedSample& s) {
+  if (net.code->kind != static_cast<int>(CodeKind::digits)) return s.arriving;
+  return l + 1 < net.n_layers ? s.state + net.code->layers[l].offset : s.running;
 }
 
 inline bool run_side_by_side(const NetworkView& net, const Request& request, CodedSample* samples, int64_t count,
@@ -97,13 +104,30 @@ inline bool run_side_by_side(const NetworkView& net, const Request& request, Cod
   const CodeView& code = *net.code;
   const LayerView& last = net.layers[net.n_layers - 1];
   const bool digits = code.kind == static_cast<int>(CodeKind::digits);
-  const LayerStep step = layer_step(net);
+  const bool recorded = request.spike_counts || request.spikes || request.potentials;
+  const LayerStep step = recorded ? layer_step<true>(net) : layer_step<false>(net);
+  // Samples share blocks of weights, or, where few neurons send anything, each goes on while what it needs is at hand.
+  bool layer_by_layer = true;
+  const auto arrives = code.whole_products ? arrive<true> : arrive<false>;
   for (int64_t t = 0; t < net.timesteps && count > 0; ++t) {
     if (interrupt.poll(interrupt.context)) return false;
-    for (int64_t i = 0; i < count; ++i) {
-      for (int64_t l = 0; l + 1 < net.n_layers; ++l) step(net, request, l, t, samples[i]);
-      digits ? digits_output_step(net, request, t, samples[i]) : rate_output_step(net, request, t, samples[i]);
+    const int64_t group = layer_by_layer ? count : 1;
+    int64_t sent = 0;
+    for (int64_t first = 0; first < count; first += group) {
+      for (int64_t l = 0; l < net.n_layers; ++l) {
+        for (int64_t i = first; i < first + group; ++i) samples[i].to = arrival_row(net, l, samples[i]);
+        if (l > 0) arrives(net.layers[l], digits, samples + first, group);
+        for (int64_t i = first; i < first + group; ++i) {
+          if (l + 1 < net.n_layers) {
+            step(net, request, l, t, samples[i]);
+            sent += samples[i].n_ids;
+          } else {
+            digits ? digits_output_step(net, request, t, samples[i]) : rate_output_step(net, request, t, samples[i]);
+          }
+        }
+      }
     }
+    layer_by_layer = sent >= kFewSent * count * (net.n_layers - 1);
     const bool end = t + 1 == net.timesteps;
     if (!end && code.exit == static_cast<int>(ExitKind::none)) continue;
     int64_t going = 0;
