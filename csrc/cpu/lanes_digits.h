@@ -154,6 +154,8 @@ inline uint32_t lanes_inside(const NetworkView& net, const Lanes& lanes, const f
   return bits(both(both(inside[0], inside[1]), both(inside[2], inside[3])));
 }
 
+static_assert(lanes_outputs(Vec::lanes) <= kPanel, "the weights of all outputs are one panel");
+
 // What the last hidden layer has still to send, of the lanes from `at` on, as DigitsLeft of coded_exit.h.
 struct LanesLeft {
   const float *drives, *sents, *drifts, *rounding, *weights;
@@ -168,7 +170,7 @@ struct LanesLeft {
     rounding = tables.rounding;
     weights = net.layers[l + 1].weights;
     neurons = net.layers[l].n_out;
-    width = panel_vectors(net.layers[l + 1], 0) * Vec::lanes;  // few outputs: one panel
+    width = panel_vectors(net.layers[l + 1], 0) * Vec::lanes;  // one panel
   }
 
   // f(the least, the most that neuron j may send) of a vector, `terms` its samples'.
@@ -192,7 +194,7 @@ inline uint32_t lanes_certain(const NetworkView& net, const Lanes& lanes, const 
   const int64_t outputs = net.layers[net.n_layers - 1].n_out;
   const Vec zero = broadcast(0.0f), terms = load(pack + rows.terms * kPack + at), slack = broadcast(code.slack);
   const LaneBest best = lane_best(running, outputs);
-  Vec worst[kLanesOutputs];
+  Vec worst[lanes_outputs(Vec::lanes)];
   for (int64_t b = 0; b < outputs; ++b) worst[b] = zero;
   for (int64_t j = 0; j < left.neurons; ++j) {
     const float* const w = left.weights + j * left.width;

@@ -187,7 +187,7 @@ inline void radix_exit(const NetworkView& net, const Request& request, int64_t f
       for (int64_t r = 0; r < size; r += Vec::lanes) {
         store(sends + r, whole(load(numbers + r) * broadcast(inverse)) * broadcast(unit));
       }
-      alignas(64) float now[kLanesOutputs * kPack];
+      alignas(64) float now[lanes_outputs(Vec::lanes) * kPack];
       quickest_lane_currents<false>(net)(last, sends, lanes.ids, last.n_in, now);
       uint64_t certain = 0;
       for (int v = 0; v < kLaneVectors; ++v) {

@@ -482,11 +482,13 @@ namespace {
 // The widest layer of networks that run a sample per lane. Beyond it rows of weights for the inputs that spiked are
 // less work: the denser the spikes are, the fewer the additions per number, and the more sums fit into registers, the
 // later. (Measured with AVX2 and AVX-512; side by side, radix and staged neurons have not caught up by 512.)
-int64_t lanes_widest(const CodeSpec& code, int64_t lanes) {
+int64_t lanes_widest(const CodeSpec& code, int64_t outputs, int64_t lanes) {
   switch (code.kind) {
     case CodeKind::rate:
       return code.exit != ExitKind::none ? 32 : lanes == 16 ? kRateLanesWidest : 80;
     case CodeKind::digits:
+      // Every step asks all outputs whether they may still overtake.
+      if (code.exit != ExitKind::none && outputs > 8) return lanes == 16 ? 64 : 48;
       return lanes == 16 ? 96 : 80;
     default:
       return 512;
@@ -534,7 +536,8 @@ int64_t fewest_lanes(const CodeSpec& code, int64_t lanes, int64_t widest) {
 
 void Plan::build_code(const NetworkSpec& spec) {
   const CodeSpec& code = spec.code;
-  lanes_widest_ = lanes_widest(code, kernels_.lanes);
+  const int64_t outputs = layers_.back().n_out;
+  lanes_widest_ = lanes_widest(code, outputs, kernels_.lanes);
   code_.kind = static_cast<int>(code.kind);
   code_.exit = static_cast<int>(code.exit);
   code_.copies = std::max(1, static_cast<int>(code.levels.size()));
@@ -542,7 +545,7 @@ void Plan::build_code(const NetworkSpec& spec) {
   code_.signed_spikes = code.signed_spikes;
   code_.ramp = code.ramp;
   code_.offset = code.offset;
-  code_.lanes = layers_.size() > 1 && layers_.back().n_out <= kLanesOutputs;
+  code_.lanes = layers_.size() > 1 && outputs <= lanes_outputs(kernels_.lanes);
   code_.slack = code.slack;
   const auto list = [&](const std::vector<float>& v) {
     const auto n = static_cast<int64_t>(v.size());
