@@ -28,7 +28,8 @@ struct CodeLayerView {  // of a hidden layer; tables are (timesteps, padded)
   int64_t width;               // of their products: the next layer's outputs, padded to whole kLaneOutputs
 };
 
-// Of a network that runs a sample per lane (lanes.h), at most: hidden neurons of a layer of rate, and outputs.
+// Of a network that runs a sample per lane (lanes.h), at most: hidden neurons of a layer of rate with AVX-512, and
+// outputs. The other limits are in plan.cpp.
 constexpr int64_t kRateLanesWidest = 192;
 constexpr int64_t lanes_outputs(int64_t lanes) { return lanes == 16 ? 32 : 16; }
 constexpr int kLaneOutputs = 8;  // whose sums are made together, at most

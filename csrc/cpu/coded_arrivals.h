@@ -9,7 +9,8 @@
 namespace snnfast {
 namespace {
 
-// Shorter lists are added one after the other.
+// With shorter lists two samples do not add at once, and where they are shorter on average, samples do not go through
+// the layers together (run_coded.h).
 constexpr int64_t kFewSent = 8;
 
 // Adds what the k-th neuron in a sample's list has sent, to the sums of a panel.

@@ -50,7 +50,7 @@ void rate_layer_step(const NetworkView& net, const Request& request, int64_t l, 
   const Arrived arrived(layer, l, s);
   const int64_t padded = layer.padded, n = layer.n_out;
   for (int64_t j = 0; j < padded; j += Vec::lanes) {
-    Vec sent[1] = {arrived.current(j)};
+    Vec sent[1] = {arrived.current(j)};  // what arrives, at first
     step_panel<Signed, 1>(copies, mem + j, before + j, sent);
     store(next + j, sent[0]);
     if constexpr (!Recorded) continue;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a sample carries through a network with a code: state, what the last layer to fire has sent, and outputs. And
-// how one layer's values become the next one's current.
+// What a sample carries through a network with a code: state, what the last layer to fire has sent, and outputs.
 #pragma once
 
 #include "core/modes.h"

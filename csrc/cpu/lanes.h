@@ -149,10 +149,16 @@ SNNFAST_INLINE void for_lane_sums(int64_t n_out, Weights&& weights, const float*
                                   int64_t n_ids, Add&& add, F&& f) {
   constexpr int most = Vec::lanes == 16 ? kLaneOutputs : kLaneOutputs / 2;  // with as many sums as registers hold
   int64_t j = 0;
-  for (; j + 2 < n_out; j += most) {
+  for (; j + most / 2 < n_out; j += most) {
     Pack h[most];
     lane_sums<FromMemory>(weights(j), values, ids, n_ids, add, h);
     for (int q = 0; q < most && j + q < n_out; ++q) f(j + q, h[q]);
+  }
+  if (most > 4 && j + 2 < n_out) {
+    Pack h[4];
+    lane_sums<FromMemory>(weights(j), values, ids, n_ids, add, h);
+    for (int q = 0; q < 4 && j + q < n_out; ++q) f(j + q, h[q]);
+    j += 4;
   }
   for (; j < n_out; j += 2) {
     Pack h[2];

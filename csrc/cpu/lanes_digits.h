@@ -149,7 +149,7 @@ inline uint32_t lanes_inside(const NetworkView& net, const Lanes& lanes, const f
     }
     for (; j < n; ++j) see(j, inside[0]);
     const Vec beyond = load(pack + (rows.flags + l) * kPack + at);
-    inside[1] = both(inside[1], at_least(zero, beyond));
+    inside[1] = both(inside[1], at_least(zero, beyond));  // any of them: all are joined in the end
   }
   return bits(both(both(inside[0], inside[1]), both(inside[2], inside[3])));
 }

@@ -12,9 +12,9 @@ namespace {
 // kept went out as spikes: after t steps of the current h it has sent start + t h - potential, and with a ramp the sum
 // of that over all steps. A current below 0 sends as little as 0 does, from a start below the threshold; one above the
 // threshold as much as the threshold, from a start that is not negative: so both may be clipped. Then no potential
-// exceeds 2 before a spike, or 1 after it, and the spike is taken away exactly; so each step loses at most 2^-23, and
-// after T of them all roundings, those of the sum and of `told` included, come to less than
-// (4 T (T + 1) + 5 T) 2^-24 spikes: a quarter of one.
+// exceeds 2 before a spike, or 1 after it, and the spike is taken away exactly; so each step loses at most 2^-23 (half
+// of that, in truth), and after T of them all roundings, those of the sum and of `told` included, come to less than (4
+// T (T + 1) + 5 T) 2^-24 spikes: a quarter of one after kTellingSteps.
 constexpr int64_t kTellingSteps = 1000;
 
 inline bool potentials_tell(const CodeView& code, int64_t timesteps, float start) {
@@ -42,7 +42,7 @@ SNNFAST_INLINE void staged_lanes(const NetworkView& net, float start, float* row
     for (int i = 0; i < N; ++i) {
       EagerVec none = zero;
       NeuronRule<false, Reset::subtraction, false, false>::step(mem[i], none, h[i], constants);
-      // Where they are fused, by the units that multiply: those that add have two more sums to make.
+      // sum + mem. Fused, it is made by the units that multiply: the neuron's step keeps those that add busy.
       if constexpr (Ramp) sum[i] = Vec::lanes > 4 ? multiply_add(mem[i], one, sum[i]) : sum[i] + mem[i];
     }
   }

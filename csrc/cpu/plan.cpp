@@ -487,7 +487,7 @@ int64_t lanes_widest(const CodeSpec& code, int64_t outputs, int64_t lanes) {
     case CodeKind::rate:
       return code.exit != ExitKind::none ? 32 : lanes == 16 ? kRateLanesWidest : 80;
     case CodeKind::digits:
-      // Every step asks all outputs whether they may still overtake.
+      // An exit looks at all outputs in every step.
       if (code.exit != ExitKind::none && outputs > 8) return lanes == 16 ? 64 : 48;
       return lanes == 16 ? 96 : 80;
     default:
@@ -649,9 +649,10 @@ bool Plan::build_digit_steps(const NetworkSpec& spec) {
 void Plan::explain(const NetworkSpec& spec, const PlanOptions& options) {
   const bool made_to_order = options.method != Method::automatic;
   if (spec.code.kind != CodeKind::none) {
-    why_ = code_.lanes ? "a code other than plain neurons, layers of at most " + std::to_string(lanes_widest_) +
-                             " neurons: a sample per lane, each until it may stop; one by one where steps are recorded"
-                       : "a code other than plain neurons: samples side by side, step by step, each until it may stop";
+    why_ = code_.lanes
+               ? "a code other than plain neurons, layers of at most " + std::to_string(lanes_widest_) +
+                     " neurons: a sample per lane, each until it may stop; side by side where steps are recorded"
+               : "a code other than plain neurons: samples side by side, step by step, each until it may stop";
     return;
   }
   if (!tables_.empty()) {
