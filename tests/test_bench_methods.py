@@ -54,7 +54,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
 
 
 def test_nothing_is_timed_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    (case, _) = methods.cases(96, 10_000)
+    case, *_ = methods.cases(96, 10_000)
     network = convert(case.policy, case.states, preset="radix")
     methods._check("radix", network, case.batch)
     wrong = network._executable.run

@@ -40,18 +40,19 @@ class Case:
 
 
 def cases(batch: int, replay_size: int = 20_000) -> list[Case]:
-    """The shipped CartPole policy on states that it meets, and a random 8-256-256-4 network on random ones."""
+    """The shipped CartPole policy on states that it meets; two random networks, one of ten classes, on random ones."""
     small = pretrained_policy("CartPole-v1")
     replay = record_replay("CartPole-v1", small, size=replay_size, max_steps=500, seed=7)
     met = record_replay("CartPole-v1", small, size=max(batch, 5000), max_steps=500, seed=99).observations
     generator = torch.Generator().manual_seed(0)
     some = torch.randperm(len(met), generator=generator)[:batch]
     states = torch.randn(replay_size, 8, generator=generator)
-    medium = make_policy([8, 256, 256, 4], seed=1)
     fresh = torch.randn(max(1, batch // 16), 8, generator=generator)
+    images = torch.rand(replay_size + batch // 4 + 1, 64, generator=generator)
     return [
         Case("4-16-16-2", small, replay.observations, met[some].contiguous()),
-        Case("8-256-256-4", medium, states, fresh),
+        Case("8-256-256-4", make_policy([8, 256, 256, 4], seed=1), states, fresh),
+        Case("64-32-32-10", make_policy([64, 32, 32, 10], seed=1), images[:replay_size], images[replay_size:]),
     ]
 
 
@@ -60,7 +61,7 @@ def run(*, quick: bool = False, batch: int = 4096, say: Callable[[str], None]) -
 
     Args:
         quick: the small network only, few rounds; no figures to quote.
-        batch: decisions per call of the small network; the medium one has a sixteenth.
+        batch: decisions per call of the small network; the medium one has a sixteenth, the classifier a quarter.
         say: prints a line.
 
     Returns:
@@ -74,7 +75,7 @@ def run(*, quick: bool = False, batch: int = 4096, say: Callable[[str], None]) -
     try:
         found: dict[str, Any] = {}
         calls: dict[str, int] = {}
-        for case in cases(batch)[: 1 if quick else 2]:
+        for case in cases(batch)[: 1 if quick else None]:
             calls[case.name] = len(case.batch)
             say(f"\n{case.name}, {len(case.batch)} decisions per call, one thread\n{_HEADER}")
             found[case.name] = _measure(case, 3 if quick else 21, say)
