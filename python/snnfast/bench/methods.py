@@ -48,7 +48,7 @@ def cases(batch: int, replay_size: int = 20_000) -> list[Case]:
     some = torch.randperm(len(met), generator=generator)[:batch]
     states = torch.randn(replay_size, 8, generator=generator)
     fresh = torch.randn(max(1, batch // 16), 8, generator=generator)
-    images = torch.rand(replay_size + batch // 4 + 1, 64, generator=generator)
+    images = torch.rand(replay_size + max(1, batch // 4), 64, generator=generator)
     return [
         Case("4-16-16-2", small, replay.observations, met[some].contiguous()),
         Case("8-256-256-4", make_policy([8, 256, 256, 4], seed=1), states, fresh),
